@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""What a backend is: it keeps areas, and speaks of nodes, names and descriptors only.
+
+Node ids come from the backend and mean the same to every server that runs on it, so a server can
+be replaced under a live mount. A backend never imports pyfuse3; all its errors are OSError.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+ROOT = 1  # the node id of the mount's root directory (FUSE_ROOT_ID)
+
+
+@dataclass(slots=True)
+class Attributes:
+    """A node and what stat(2) says of it; `links` without names that clients cannot see."""
+
+    node: int
+    stat: os.stat_result
+    links: int
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf something is made, and whether the request may have been done already.
+
+    `again`: the request was sent to an earlier server, which died before its reply came. What
+    it asks for is then a success if it is already so.
+    """
+
+    uid: int
+    gid: int
+    again: bool = False
+
+
+class Backend(Protocol):
+    """Who keeps areas. Methods are synchronous and quick but for resize and allocate."""
+
+    name: str
+    locked: bool  # whether pages are never swapped out
+
+    # Names. FileNotFoundError, FileExistsError and so on as open(2) and its kin.
+    def lookup(self, parent: int, name: bytes) -> Attributes: ...
+    def create(self, parent: int, name: bytes, mode: int, caller: Caller, *,
+               exclusive: bool) -> tuple[Attributes, bool]:
+        """Makes an area of size 0, or finds it; the flag says whether it was made now."""
+        ...
+    def mknod(self, parent: int, name: bytes, mode: int, device: int,
+              caller: Caller) -> Attributes: ...
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes: ...
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes: ...
+    def link(self, node: int, parent: int, name: bytes, caller: Caller) -> Attributes: ...
+    def unlink(self, parent: int, name: bytes, caller: Caller) -> None: ...
+    def rmdir(self, parent: int, name: bytes, caller: Caller) -> None: ...
+    def rename(self, parent: int, name: bytes, newparent: int, newname: bytes, flags: int,
+               tag: int, caller: Caller) -> None:
+        """`tag`: the number by which an exchange that is asked again is known."""
+        ...
+    def entries(self, node: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:
+        """Names from `offset` on, "." and ".." among them, with the offset behind each."""
+        ...
+
+    # Nodes. ESTALE for one that does not exist.
+    def attributes(self, node: int) -> Attributes: ...
+    def change(self, node: int, *, mode: int | None = None, uid: int = -1, gid: int = -1,
+               atime_ns: int | None = None, mtime_ns: int | None = None) -> Attributes: ...
+    def readlink(self, node: int) -> bytes: ...
+    def facts(self, node: int) -> dict[str, str]:
+        """The area's attributes user.mbuff.*, without that prefix."""
+        ...
+    def forget(self, node: int) -> int | None:
+        """The kernel knows `node` no more: a removed area can go.
+
+        Returns a descriptor whose closing frees the memory, which may take long.
+        """
+        ...
+    def empty(self, node: int) -> int:
+        """A descriptor to free a removed area's memory through; nobody can open it any more."""
+        ...
+    def hidden(self) -> list[int]:
+        """Removed areas that the kernel may still know."""
+        ...
+
+    # Descriptors and bytes. The caller closes what open returns.
+    def open(self, node: int, flags: int) -> int: ...
+    def resize(self, fd: int, size: int) -> None:
+        """Sets the size; all memory is there when it returns, or ENOSPC or ENOMEM and no change.
+
+        May take long; safe in a thread beside the other methods.
+        """
+        ...
+    def allocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        """fallocate(2), with the promise of resize."""
+        ...
+    def read(self, node: int, offset: int, size: int) -> bytes: ...
+    def write(self, node: int, offset: int, data: bytes) -> int: ...
+    def statvfs(self) -> os.statvfs_result: ...
+
+    on_hidden: Callable[[int], None]  # called when a removed area is kept until it is forgotten

@@ -1,0 +1,426 @@
+# SPDX-License-Identifier: MIT
+"""Areas as files of a tmpfs: the backend that needs no kernel module.
+
+The store has three parts. areas/ is the tree that clients see. hidden/NODE is a removed area that
+the kernel still knows: it is renamed there, and unlinked when the kernel forgets it. notes/ holds
+what must be known before an exchange of two names is repeated.
+
+All methods but resize and allocate run in the server's one event loop without an await, so each
+of them is a critical section.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mbufffs.backends import ROOT, Attributes, Caller
+from mbufffs.backends._store import allocate, entries, rename_at
+from mbufffs.backends.nodes import HandleNodes, Nodes, PathNodes
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+PAGE = os.sysconf("SC_PAGESIZE")
+LARGE = 1 << 20  # bytes from which allocating is worth a look at free memory, and a thread
+RESERVE = 64 << 20  # bytes of memory that an area never takes from the rest of the system
+
+_PARTS = ("areas", "hidden", "notes")
+_NOTES = 256  # more exchanges are never under way at once: each holds its directories
+_OPEN_MAX = 64  # descriptors kept for reading and writing without passthrough
+
+
+def prepare_store(store: Path, root_mode: int) -> None:
+    """Makes the parts of the store; drops what only a kernel that is gone could ask for."""
+    for part in _PARTS:
+        directory = store / part
+        try:
+            directory.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        if part == "areas":
+            directory.chmod(root_mode)
+    for part in ("hidden", "notes"):
+        for left in (store / part).iterdir():
+            left.unlink()
+
+
+def memory_available() -> int:
+    """Bytes that can be allocated without swapping: MemAvailable of /proc/meminfo."""
+    with open("/proc/meminfo", "rb") as lines:
+        for line in lines:
+            if line.startswith(b"MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return RESERVE
+
+
+def _error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+class ShmemBackend:
+    name = "shmem"
+
+    def __init__(self, store: Path, *, locked: bool) -> None:
+        self.locked = locked
+        self.on_hidden: Callable[[int], None] = lambda node: None  # noqa: ARG005
+        self._areas, self._hidden_directory, self._notes = (
+            os.open(store / part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for part in _PARTS)
+        self._privileged = os.geteuid() == 0
+        self._nodes: Nodes
+        try:
+            self._nodes = HandleNodes(self._areas)
+        except OSError:
+            self._nodes = PathNodes(self._areas, self._hidden_directory)
+        self._hidden = {int(name) for name in os.listdir(self._hidden_directory)}
+        self._emptied: set[int] = set()  # hidden, and without their bytes already
+        self._open: OrderedDict[int, int] = OrderedDict()
+
+    # Names
+
+    def _directory(self, node: int) -> int:
+        return self._nodes.open(node, os.O_PATH | os.O_DIRECTORY)
+
+    def _at(self, parent: int, directory: int, name: bytes) -> Attributes:
+        if name == b".." and parent == ROOT:
+            name = b"."
+        node = self._nodes.node_at(parent, directory, name)
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        return Attributes(node, found, found.st_nlink - (node in self._hidden))
+
+    def _find(self, parent: int, directory: int, name: bytes) -> Attributes | None:
+        try:
+            return self._at(parent, directory, name)
+        except FileNotFoundError:
+            return None
+
+    def lookup(self, parent: int, name: bytes) -> Attributes:
+        directory = self._directory(parent)
+        try:
+            return self._at(parent, directory, name)
+        finally:
+            os.close(directory)
+
+    def _owned(self, parent: int, directory: int, name: bytes, mode: int,
+               caller: Caller) -> Attributes:
+        """Gives what was just made to its owner; the tmpfs has seen to set-group-id parents."""
+        if self._privileged:
+            inherits = os.fstat(directory).st_mode & stat.S_ISGID
+            os.chown(name, caller.uid, -1 if inherits else caller.gid, dir_fd=directory,
+                     follow_symlinks=False)
+            # chown(2) takes these bits from files, even from root's.
+            if mode & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISLNK(mode):
+                made = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                os.chmod(name, stat.S_IMODE(mode) | (made.st_mode & stat.S_ISGID),
+                         dir_fd=directory)
+        return self._at(parent, directory, name)
+
+    def create(self, parent: int, name: bytes, mode: int, caller: Caller, *,
+               exclusive: bool) -> tuple[Attributes, bool]:
+        directory = self._directory(parent)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                os.close(os.open(name, flags, stat.S_IMODE(mode), dir_fd=directory))
+            except FileExistsError:
+                if caller.again:
+                    return self._owned(parent, directory, name, mode, caller), False
+                if exclusive:
+                    raise
+                return self._at(parent, directory, name), False
+            return self._owned(parent, directory, name, mode, caller), True
+        finally:
+            os.close(directory)
+
+    def _made(self, parent: int, name: bytes, mode: int, caller: Caller,
+              make: Callable[[int], None], matches: Callable[[int, os.stat_result], bool]
+              ) -> Attributes:
+        directory = self._directory(parent)
+        try:
+            try:
+                make(directory)
+            except FileExistsError:
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if not caller.again or not matches(directory, found):
+                    raise
+            return self._owned(parent, directory, name, mode, caller)
+        finally:
+            os.close(directory)
+
+    def mknod(self, parent: int, name: bytes, mode: int, device: int,
+              caller: Caller) -> Attributes:
+        return self._made(
+            parent, name, mode, caller,
+            lambda directory: os.mknod(name, mode, device, dir_fd=directory),
+            lambda _, found: stat.S_IFMT(found.st_mode) == (stat.S_IFMT(mode) or stat.S_IFREG)
+            and found.st_rdev == device)
+
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
+        return self._made(
+            parent, name, stat.S_IMODE(mode), caller,
+            lambda directory: os.mkdir(name, stat.S_IMODE(mode), dir_fd=directory),
+            lambda _, found: stat.S_ISDIR(found.st_mode))
+
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
+        return self._made(
+            parent, name, stat.S_IFLNK, caller,
+            lambda directory: os.symlink(target, name, dir_fd=directory),
+            lambda directory, found: stat.S_ISLNK(found.st_mode)
+            and os.readlink(name, dir_fd=directory) == target)
+
+    def link(self, node: int, parent: int, name: bytes, caller: Caller) -> Attributes:
+        if node in self._hidden:
+            raise _error(errno.ENOENT)
+        directory = self._directory(parent)
+        try:
+            source = self._nodes.open(node, os.O_PATH)
+            try:
+                os.link(b"/proc/self/fd/%d" % source, name, dst_dir_fd=directory,
+                        follow_symlinks=True)
+            except FileExistsError:
+                found = self._at(parent, directory, name)
+                if not caller.again or found.node != node:
+                    raise
+            finally:
+                os.close(source)
+            return self._at(parent, directory, name)
+        finally:
+            os.close(directory)
+
+    def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
+        directory = self._directory(parent)
+        try:
+            found = self._find(parent, directory, name)
+            if found is None:
+                if caller.again:
+                    return
+                raise _error(errno.ENOENT)
+            if stat.S_ISDIR(found.stat.st_mode):
+                raise _error(errno.EISDIR)
+            self._drop_open(found.node)
+            if found.stat.st_nlink > 1:
+                os.unlink(name, dir_fd=directory)
+                return
+            rename_at(directory, name, self._hidden_directory, b"%d" % found.node, 0)
+            self._hide(found.node)
+        finally:
+            os.close(directory)
+
+    def _hide(self, node: int) -> None:
+        self._hidden.add(node)
+        self.on_hidden(node)
+
+    def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
+        directory = self._directory(parent)
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except FileNotFoundError:
+            if not caller.again:
+                raise
+        finally:
+            os.close(directory)
+
+    def rename(self, parent: int, name: bytes, newparent: int, newname: bytes, flags: int,
+               tag: int, caller: Caller) -> None:
+        if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+            raise _error(errno.EINVAL)
+        old = self._directory(parent)
+        try:
+            new = self._directory(newparent)
+            try:
+                source = self._find(parent, old, name)
+                if source is None:
+                    if caller.again and not flags & RENAME_EXCHANGE:
+                        return
+                    raise _error(errno.ENOENT)
+                target = self._find(newparent, new, newname)
+                if flags & RENAME_EXCHANGE:
+                    self._exchange(old, name, new, newname, source, target, tag, caller)
+                elif target is None or flags & RENAME_NOREPLACE:
+                    rename_at(old, name, new, newname, flags)
+                else:
+                    self._replace(old, name, new, newname, source, target)
+            finally:
+                os.close(new)
+        finally:
+            os.close(old)
+
+    def _replace(self, old: int, name: bytes, new: int, newname: bytes, source: Attributes,
+                 target: Attributes) -> None:
+        if (stat.S_ISDIR(target.stat.st_mode) or target.links > 1
+                or target.node == source.node):
+            rename_at(old, name, new, newname, 0)
+            return
+        # Hide the target by a second name first: renaming over its only one would free it while
+        # a client may have it open.
+        hidden = b"%d" % target.node
+        self._drop_open(target.node)
+        if target.node not in self._hidden:
+            os.link(newname, hidden, src_dir_fd=new, dst_dir_fd=self._hidden_directory,
+                    follow_symlinks=False)
+        try:
+            rename_at(old, name, new, newname, 0)
+        except OSError:
+            os.unlink(hidden, dir_fd=self._hidden_directory)
+            self._hidden.discard(target.node)
+            raise
+        self._hide(target.node)
+
+    def _exchange(self, old: int, name: bytes, new: int, newname: bytes, source: Attributes,
+                  target: Attributes | None, tag: int, caller: Caller) -> None:
+        """A second exchange would undo the first, so what stood where is noted before."""
+        if target is None:
+            raise _error(errno.ENOENT)
+        note = b"%d" % (tag % _NOTES)
+        if caller.again:
+            try:
+                fd = os.open(note, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._notes)
+            except FileNotFoundError:
+                pass
+            else:
+                with open(fd, "rb") as noted:
+                    if noted.read() == json.dumps([tag, target.node, source.node]).encode():
+                        return
+        fd = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600,
+                     dir_fd=self._notes)
+        with open(fd, "wb") as noted:
+            noted.write(json.dumps([tag, source.node, target.node]).encode())
+        rename_at(old, name, new, newname, RENAME_EXCHANGE)
+
+    def entries(self, node: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:
+        directory = self._nodes.open(node, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # One page of replies holds about this many names.
+            at = offset
+            while batch := entries(directory, at, 1024):
+                for name, at in batch:
+                    if found := self._find(node, directory, name):
+                        yield name, found, at
+        finally:
+            os.close(directory)
+
+    # Nodes
+
+    def attributes(self, node: int) -> Attributes:
+        fd = self._nodes.open(node, os.O_PATH)
+        try:
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return Attributes(node, found, found.st_nlink - (node in self._hidden))
+
+    def change(self, node: int, *, mode: int | None = None, uid: int = -1, gid: int = -1,
+               atime_ns: int | None = None, mtime_ns: int | None = None) -> Attributes:
+        fd = self._nodes.open(node, os.O_PATH)
+        try:
+            path = b"/proc/self/fd/%d" % fd
+            # Owner before mode: chown(2) clears set-user-id.
+            if uid != -1 or gid != -1:
+                os.chown(path, uid, gid)
+            if mode is not None:
+                os.chmod(path, stat.S_IMODE(mode))
+            if atime_ns is not None or mtime_ns is not None:
+                now = os.fstat(fd)
+                os.utime(path, ns=(now.st_atime_ns if atime_ns is None else atime_ns,
+                                   now.st_mtime_ns if mtime_ns is None else mtime_ns))
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return Attributes(node, found, found.st_nlink - (node in self._hidden))
+
+    def readlink(self, node: int) -> bytes:
+        fd = self._nodes.open(node, os.O_PATH)
+        try:
+            return os.readlink(b"", dir_fd=fd)
+        finally:
+            os.close(fd)
+
+    def facts(self, node: int) -> dict[str, str]:  # noqa: ARG002
+        return {"backend": self.name, "kind": "pages", "locked": str(int(self.locked)),
+                "owners": "[]"}
+
+    def forget(self, node: int) -> int | None:
+        if node not in self._hidden:
+            return None
+        self._drop_open(node)
+        self._hidden.discard(node)
+        self._emptied.discard(node)
+        name = b"%d" % node
+        try:
+            last = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC,
+                           dir_fd=self._hidden_directory)
+        except FileNotFoundError:
+            return None  # an earlier server has done it
+        os.unlink(name, dir_fd=self._hidden_directory)
+        return last
+
+    def empty(self, node: int) -> int:
+        self._emptied.add(node)
+        return os.open(b"%d" % node, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC,
+                       dir_fd=self._hidden_directory)
+
+    def hidden(self) -> list[int]:
+        return sorted(self._hidden)
+
+    # Descriptors and bytes
+
+    def open(self, node: int, flags: int) -> int:
+        if node in self._emptied:
+            # Looked up before it was removed, opened after: the kernel looks it up again.
+            raise _error(errno.ESTALE)
+        return self._nodes.open(node, flags)
+
+    def _require(self, need: int) -> None:
+        """Refuses at once what would fail after a long time, or call the OOM killer."""
+        if need < LARGE:
+            return
+        store = os.fstatvfs(self._areas)
+        if need > store.f_bavail * store.f_frsize:
+            raise _error(errno.ENOSPC)
+        if need + RESERVE > memory_available():
+            raise _error(errno.ENOMEM)
+
+    def resize(self, fd: int, size: int) -> None:
+        now = os.fstat(fd).st_size
+        if size > now:
+            self._require(size - now)
+            start = now - now % PAGE
+            allocate(fd, 0, start, size - start)
+        # Also where it changes no size: it sets the times as POSIX says.
+        os.ftruncate(fd, size)
+
+    def allocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        found = os.fstat(fd)
+        self._require(offset + length - max(found.st_size, found.st_blocks * 512))
+        allocate(fd, mode, offset, length)
+
+    def _descriptor(self, node: int) -> int:
+        fd = self._open.get(node)
+        if fd is not None:
+            self._open.move_to_end(node)
+            return fd
+        fd = self._nodes.open(node, os.O_RDWR)
+        # A removed area's memory must go when the kernel forgets it, not when this one does.
+        self._open[node] = fd
+        if len(self._open) > _OPEN_MAX:
+            os.close(self._open.popitem(last=False)[1])
+        return fd
+
+    def _drop_open(self, node: int) -> None:
+        fd = self._open.pop(node, None)
+        if fd is not None:
+            os.close(fd)
+
+    def read(self, node: int, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor(node), size, offset)
+
+    def write(self, node: int, offset: int, data: bytes) -> int:
+        return os.pwrite(self._descriptor(node), data, offset)
+
+    def statvfs(self) -> os.statvfs_result:
+        return os.fstatvfs(self._areas)

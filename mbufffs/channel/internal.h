@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/* What the channel's C files share: its state, and who may touch it. No other file includes it. */
+#ifndef MBUFFFS_CHANNEL_INTERNAL_H
+#define MBUFFFS_CHANNEL_INTERNAL_H
+
+#include <pthread.h>
+
+#include "channel.h"
+#include "protocol.h"
+
+/* A hash table of entries that are embedded, as first member, in what they find. */
+struct entry {
+	struct entry *next;
+	uint64_t key;
+};
+
+struct table {
+	struct entry **slots;
+	size_t mask, count;
+};
+
+bool table_init(struct table *table);
+struct entry *table_find(const struct table *table, uint64_t key);
+void table_add(struct table *table, struct entry *entry);
+void table_remove(struct table *table, struct entry *entry);
+/* Frees the entries too: what they are embedded in has them first and is from malloc(). */
+void table_free(struct table *table);
+
+/*
+ * A request that has no reply yet. It is freed when its reply has come, so that it can be sent to
+ * the next server if this one dies. All requests stand in one list in the order of their arrival;
+ * those from channel.unsent on have not been sent to the present server.
+ */
+struct request {
+	struct entry entry; /* by unique */
+	struct request *before, *after;
+	uint64_t node;
+	uint64_t interrupted; /* when, in ms of CLOCK_MONOTONIC; 0: not */
+	uint32_t opcode;
+	uint32_t length;
+	uint32_t sends;	 /* servers that were sent this request */
+	bool answered;	 /* the client has gone with EINTR: drop the reply, do not send again */
+	bool greeting;	 /* the kept INIT for a later server: the kernel must not see its reply */
+	bool replyless;	 /* a FORGET */
+	char message[];
+};
+
+/* A node that the kernel knows. It goes when the kernel's count of look-ups reaches 0. */
+struct node {
+	struct entry entry; /* by node id */
+	uint64_t lookups;
+	uint64_t opens;	 /* replies to OPEN and CREATE less RELEASEs */
+	int32_t backing; /* the backing id of all opens of this node, 0: none yet */
+	bool watched;	 /* the server wants to hear of its end */
+	bool emptied;	 /* the server was told that it is not open, and decides who may open it */
+};
+
+/* Work that may block in the kernel and so has a thread of its own. */
+struct job {
+	struct job *after;
+	int32_t close; /* a backing id to end, or 0: */
+	uint32_t length;
+	char notification[]; /* a message to write to the device */
+};
+
+struct poller {
+	struct entry entry; /* by the kernel's poll handle */
+};
+
+#define POLLERS_MAX 4096
+
+/*
+ * Threads: the device thread reads the kernel's messages, the server thread reads the servers'
+ * and keeps the time, the worker does jobs. One lock guards everything below it; it is never held
+ * over a call that may block: sends to the server are non-blocking, and writing a reply to the
+ * device only wakes its waiter. Notifications may wait for locks that a client holds who waits for
+ * the server, and closing a backing id may free gigabytes: these are jobs.
+ */
+struct channel {
+	struct channel_settings set;
+	int event, wake; /* eventfds: to the caller; to the server thread */
+	pthread_t device_thread, server_thread, worker_thread;
+	bool started;
+
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	int server; /* the present server's socket, -1: none */
+	bool ended, ready, passthrough, setxattr_ext;
+	bool stalled; /* the server's socket was full: wait until it can take more */
+
+	struct table requests, nodes, pollers;
+	struct request *first, *last, *unsent;
+	unsigned interrupts; /* requests with a mark that are not answered */
+	struct job *jobs, **jobs_end;
+	struct request *init; /* the kernel's INIT, kept for every later server */
+	uint32_t offered, offered2; /* what that INIT offered */
+	struct fuse_statfs_out statfs;
+	bool statfs_known;
+	uint32_t exchange_tag;
+	struct channel_counters count;
+};
+
+/* channel.c: what both sides use. Those marked L are called with the lock held. */
+void channel_signal(struct channel *channel);
+void channel_wake(struct channel *channel);
+uint64_t now_ms(void);
+int write_device(struct channel *channel, const void *message, size_t length);
+int answer(struct channel *channel, uint64_t unique, int error, const void *body, size_t length);
+struct node *node_find(struct channel *channel, uint64_t id);		   /* L */
+struct node *node_make(struct channel *channel, uint64_t id);		   /* L, NULL: no memory */
+void node_count(struct channel *channel, uint64_t id);			   /* L */
+void tell_forgotten(struct channel *channel, uint64_t id, uint64_t what); /* L */
+void node_forget(struct channel *channel, uint64_t id, uint64_t lookups);  /* L */
+void node_released(struct channel *channel, uint64_t id);		   /* L */
+void queue_close(struct channel *channel, int32_t backing);		   /* L */
+void queue_notification(struct channel *channel, const void *message, size_t length); /* L */
+void wake_pollers(struct channel *channel);				   /* L */
+struct request *request_make(const void *message, size_t length);
+void request_append(struct channel *channel, struct request *request);	   /* L */
+void request_remove(struct channel *channel, struct request *request);	   /* L, frees it */
+void flush_requests(struct channel *channel);				   /* L */
+
+/* device.c and server.c: the two readers. */
+void from_kernel(struct channel *channel, char *message, size_t length);
+void *device_loop(void *channel);
+void *server_loop(void *channel);
+
+/* edit.c: what is changed in passing. */
+void edit_init_request(struct channel *channel, char *message, size_t length); /* L */
+bool edit_init_reply(struct channel *channel, char *body, size_t length);      /* L */
+bool edit_open_reply(struct channel *channel, uint64_t node, struct open_reply *reply); /* L */
+struct request *fallocate_as_setxattr(const struct channel *channel, const char *message);
+
+#endif

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: MIT
+"""The keeper: the process that holds the mount, runs the channel, and keeps a server alive.
+
+It decides nothing about areas. It changes rarely, so that the server can be replaced under it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mbufffs import mounts
+from mbufffs.backends.shmem import prepare_store
+from mbufffs.channel import Channel, messages
+from mbufffs.errors import Unavailable, one_line
+from mbufffs.state import State, state_of
+
+log = logging.getLogger(__name__)
+
+Announce = Callable[[OSError | None], None]  # told once how the mount went: None is well
+
+FAILURES_MAX = 8  # servers in a row that may end by themselves without having answered anything
+BACKOFF = 0.05  # seconds before the second of them, doubled each time
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a mount is to be; the command line's options after parsing.
+
+    `limit` in bytes, None for the default: half of the memory.
+    """
+
+    mountpoint: str
+    backend: str = "auto"
+    limit: int | None = None
+    store: str | None = None
+    passthrough: bool = True
+    nonempty: bool = False
+    allow_other: bool = True
+
+
+def _prepare(state: State, limit: int | None) -> bool:
+    """The store, mounted and swept; whether its pages are locked to memory."""
+    root = os.geteuid() == 0
+    state.store.mkdir(mode=0o700, exist_ok=True)
+    locked = False
+    if root:
+        found = mounts.mount_at(str(state.store))
+        if found is None:
+            locked = mounts.mount_tmpfs(state.store, limit)
+        else:
+            locked = "noswap" in found.options.split(",")
+            if limit is not None:
+                mounts.resize_tmpfs(state.store, limit)
+    elif limit is not None:
+        raise PermissionError(
+            errno.EPERM, "a limit needs root: without it areas share the limit of /dev/shm")
+    # Like /dev/shm: everybody makes areas, and only their owners remove them.
+    prepare_store(state.store, 0o1777 if root else 0o700)
+    return locked
+
+
+class Keeper:
+    def __init__(self, settings: Settings) -> None:
+        if settings.backend not in ("auto", "shmem"):
+            raise Unavailable(f"there is no backend {settings.backend!r}; there are: auto, shmem")
+        self.settings = settings
+        self.state = state_of(settings.mountpoint, settings.store)
+        self.failed: str | None = None  # why it gave up
+        self._server: subprocess.Popen[bytes] | None = None
+        self._servers = 0
+        self._failures = 0
+        self._replies = 0  # of all servers, when the present one started
+        self._start_at: float | None = None
+        self._stop = False
+        self._announced = False
+        self._started = time.monotonic()
+
+    def _open(self) -> None:
+        settings, state = self.settings, self.state
+        state.make()
+        self._lock = state.lock()
+        mounts.prepare_mountpoint(settings.mountpoint, nonempty=settings.nonempty)
+        self._locked = _prepare(state, settings.limit)
+        options = ["allow_other"] if settings.allow_other else []
+        self._device = mounts.mount_fuse(settings.mountpoint, options)
+        self._channel = Channel(self._device,
+                                passthrough=settings.passthrough and os.geteuid() == 0)
+        with contextlib.suppress(FileNotFoundError):
+            state.control.unlink()
+        self._control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.bind(str(state.control))
+        state.control.chmod(0o666)
+        self._control.listen(16)
+
+    def run(self, announce: Announce) -> int:
+        """Serves until the mount is gone. `announce(None)` once it answers."""
+        self._open()
+        self._announce = announce
+        wakeup, sleep = socket.socketpair()
+        wakeup.setblocking(False)
+        sleep.setblocking(False)
+        signal.set_wakeup_fd(sleep.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        selector = selectors.DefaultSelector()
+        selector.register(self._channel.fileno(), selectors.EVENT_READ, self._on_channel)
+        selector.register(self._control, selectors.EVENT_READ, self._on_control)
+        selector.register(wakeup, selectors.EVENT_READ, lambda: wakeup.recv(4096))
+        try:
+            self._start_server()
+            while self._channel.state != "ended" and not self._stop:
+                timeout = None
+                if self._start_at is not None:
+                    timeout = max(0.0, self._start_at - time.monotonic())
+                for key, _ in selector.select(timeout):
+                    key.data()
+                if self._start_at is not None and time.monotonic() >= self._start_at:
+                    self._start_server()
+        finally:
+            self._close()
+        return 1 if self.failed else 0
+
+    def _on_signal(self, *_: Any) -> None:
+        self._stop = True
+
+    def _on_channel(self) -> None:
+        os.read(self._channel.fileno(), 8)
+        if self._channel.ready and not self._announced:
+            self._announced = True
+            self._announce(None)
+        if self._channel.state == "idle" and self._server is not None:
+            self._bury()
+
+    # Servers
+
+    def _start_server(self) -> None:
+        self._start_at = None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []),
+                       "-m", "mbufffs.server", "--socket", str(theirs.fileno()),
+                       "--store", str(self.state.store)]
+            inherited = [theirs.fileno(), self._lock]
+            if self.settings.passthrough and os.geteuid() == 0:
+                command += ["--device", str(self._device)]
+                inherited.append(self._device)
+            if self._locked:
+                command.append("--locked")
+            self._server = subprocess.Popen(command, pass_fds=inherited, stdin=subprocess.DEVNULL)
+        self._servers += 1
+        self._replies = self._channel.counters()["replies"]
+        try:
+            self._channel.attach(ours.fileno())
+        except OSError as error:
+            ours.close()
+            if error.errno != errno.ENODEV:  # the mount has just gone
+                raise
+            return
+        ours.detach()
+
+    def _bury(self) -> None:
+        """The server's socket has ended: see to its end, and plan the next one."""
+        server, self._server = self._server, None
+        assert server is not None
+        try:
+            server.wait(1)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        killed = server.returncode in (-signal.SIGKILL, -signal.SIGTERM)
+        answered = self._channel.counters()["replies"] > self._replies
+        log.warning("server %d ended (%s)", server.pid,
+                    f"signal {-server.returncode}" if server.returncode < 0
+                    else f"exit code {server.returncode}")
+        if killed or answered:
+            self._failures = 0
+            self._start_at = time.monotonic()
+            return
+        self._failures += 1
+        if self._failures >= FAILURES_MAX:
+            self.failed = f"{self._failures} servers in a row ended at their start"
+            log.error("%s; giving up", self.failed)
+            self._stop = True
+            return
+        self._start_at = time.monotonic() + BACKOFF * 2 ** (self._failures - 1)
+
+    # Questions
+
+    def _on_control(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            connection, _ = self._control.accept()
+            with connection:
+                connection.settimeout(1)
+                if json.loads(connection.recv(4096)).get("ask") == "info":
+                    connection.sendall(json.dumps(self.info()).encode())
+
+    def info(self) -> dict[str, Any]:
+        counters = self._channel.counters()
+        store = os.statvfs(self.state.store)
+        reason = ""
+        if not self._channel.passthrough:
+            if not self.settings.passthrough:
+                reason = "switched off by the mount option nopassthrough"
+            elif os.geteuid() != 0:
+                reason = "passthrough needs root (CAP_SYS_ADMIN)"
+            else:
+                reason = "the kernel has no FUSE passthrough (Linux 6.9, CONFIG_FUSE_PASSTHROUGH)"
+        return {
+            "mountpoint": self.settings.mountpoint,
+            "store": str(self.state.store),
+            "backend": "shmem",
+            "passthrough": self._channel.passthrough,
+            "passthrough_reason": reason,
+            "locked": self._locked,
+            "keeper": os.getpid(),
+            "server": self._server.pid if self._server else None,
+            "restarts": self._servers - 1,
+            "uptime": round(time.monotonic() - self._started, 3),
+            "limit": store.f_blocks * store.f_frsize,
+            "used": (store.f_blocks - store.f_bfree) * store.f_frsize,
+            "messages": messages(counters),
+            "channel": {name: counters[name] for name in (
+                "resent", "dropped", "malformed", "interrupted", "kept", "nodes", "backing")},
+        }
+
+    def _close(self) -> None:
+        """Leaves no dead mount, no server and no socket behind; areas stay in the store."""
+        if self._channel.state != "ended":
+            try:
+                mounts.unmount(self.settings.mountpoint)
+            except OSError:
+                # Somebody has files open there: they keep working, the name goes.
+                with contextlib.suppress(OSError):
+                    mounts.unmount(self.settings.mountpoint, lazy=True)
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+        self._control.close()
+        with contextlib.suppress(FileNotFoundError):
+            self.state.control.unlink()
+
+
+def run(settings: Settings, announce: Announce = lambda _: None) -> int:
+    """Serves in this process until the mount is gone; returns its exit code."""
+    keeper = Keeper(settings)
+    code = keeper.run(announce)
+    if keeper.failed:
+        announce(OSError(errno.EIO, f"{keeper.failed}; the last words are in {keeper.state.log}"))
+    return code
+
+
+def start(settings: Settings) -> None:
+    """Starts a keeper in the background; returns when the mount answers.
+
+    OSError with the keeper's own words when it could not mount.
+    """
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as answer:
+        command = [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []),
+                   "-m", "mbufffs.keeper", str(writer), json.dumps(asdict(settings))]
+        # It forks at once, so that this process is left with no child to wait for.
+        subprocess.run(command, pass_fds=[writer], start_new_session=True, cwd="/", check=False,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        os.close(writer)
+        words = answer.read()
+    if not words:
+        raise OSError(errno.EIO, "the keeper died before the mount answered")
+    failure = json.loads(words)
+    if failure:
+        raise OSError(failure["errno"], failure["text"])
+    os.statvfs(settings.mountpoint)
+
+
+def _log_to(path: Path) -> None:
+    """Sends this process's words, and those of its servers, to the mount's log."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    for standard in (1, 2):
+        os.dup2(fd, standard)
+    os.close(fd)
+
+
+def main() -> int:
+    """`python -m mbufffs.keeper FD SETTINGS`: start() runs it and reads from FD how it went."""
+    if os.fork():
+        os._exit(0)
+    told = os.fdopen(int(sys.argv[1]), "w")
+    settings = Settings(**json.loads(sys.argv[2]))
+
+    def announce(error: OSError | None) -> None:
+        if told.closed:
+            return
+        with told:
+            json.dump({"errno": error.errno, "text": one_line(error)} if error else {}, told)
+
+    try:
+        state = state_of(settings.mountpoint, settings.store)
+        state.make()
+        _log_to(state.log)
+        logging.basicConfig(format="%(asctime)s keeper[%(process)d] %(levelname)s %(message)s")
+        return run(settings, announce)
+    except OSError as error:
+        announce(error)
+        log.error("%s", one_line(error))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

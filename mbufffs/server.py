@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""The server: the process with pyfuse3 that decides. It can be killed and replaced at any time.
+
+It speaks FUSE over a socket that the keeper's channel holds the other end of, and keeps nothing
+that its successor would need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from mbufffs.backends.shmem import ShmemBackend
+from mbufffs.channel import watch_message
+from mbufffs.operations import Operations
+
+PR_SET_PDEATHSIG = 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="mbufffs.server", description=__doc__)
+    parser.add_argument("--socket", type=int, required=True, help="the channel's other end")
+    parser.add_argument("--device", type=int, help="/dev/fuse of the connection, for passthrough")
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--locked", action="store_true", help="the store's pages stay in memory")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = _arguments()
+    logging.basicConfig(format="%(asctime)s server[%(process)d] %(levelname)s %(message)s")
+    # A server without its keeper has nobody to serve, and would hold the store's lock.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.umask(0)
+    backend = ShmemBackend(arguments.store, locked=arguments.locked)
+
+    def tell(message: bytes) -> None:
+        os.write(arguments.socket, message)
+
+    operations = Operations(backend, tell, arguments.device)
+    for node in backend.hidden():
+        tell(watch_message([node]))
+    pyfuse3.init(operations, f"/dev/fd/{arguments.socket}", set())
+    try:
+        trio.run(pyfuse3.main)
+    except Exception:
+        # pyfuse3 knows no end of a socket: it reads nothing and raises. That the other end has
+        # gone is how every server ends that is not killed.
+        poller = select.poll()
+        poller.register(arguments.socket, 0)
+        if not poller.poll(0):
+            raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
