@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,8 @@ from mbufffs.errors import NotMounted
 from mbufffs.keeper import Settings, start
 from mbufffs.state import State, runtime_directory, state_of
 
-PREFIX = "mbufffs-test-"  # of every directory of a test; what bears it is a test's to take away
+PREFIX = "mbufffs-test-"  # of every directory of a test, followed by the pid of its pytest
+_OURS = re.compile(r"mbufffs(?:-|\\x2d)test(?:-|\\x2d)(\d+)(?:-|\\x2d)")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -114,13 +116,20 @@ def take_down(state: State) -> None:
         Path(state.mountpoint).rmdir()
 
 
+def _is_left(name: str) -> bool:
+    """Whether a name is that of a test whose pytest has ended."""
+    found = _OURS.search(name)
+    return found is not None and (
+        int(found[1]) == os.getpid() or is_gone(int(found[1])))
+
+
 def _take_down_leftovers() -> None:
     for mount in list(mounts.mount_table()):
-        if PREFIX in mount.mountpoint and mount.fstype == mounts.FSTYPE:
+        if _is_left(mount.mountpoint) and mount.fstype == mounts.FSTYPE:
             take_down(state_of(mount.mountpoint))
     if runtime_directory().is_dir():
         for left in runtime_directory().iterdir():
-            if PREFIX.replace("-", "\\x2d") in left.name or PREFIX in left.name:
+            if _is_left(left.name):
                 take_down(State("/nonexistent", left))
 
 
@@ -129,7 +138,7 @@ def no_leftovers() -> Iterator[None]:
     """Clears what a run that was killed has left, and fails when this one leaves something."""
     _take_down_leftovers()
     yield
-    left = [m.mountpoint for m in mounts.mount_table() if PREFIX in m.mountpoint]
+    left = [m.mountpoint for m in mounts.mount_table() if _is_left(m.mountpoint)]
     assert not left, f"mounts left behind: {left}"
 
 
@@ -139,7 +148,7 @@ def new_mount() -> Iterator[Callable[..., Mounted]]:
     made: list[Mounted] = []
 
     def make(**changes: Any) -> Mounted:
-        directory = tempfile.mkdtemp(prefix=PREFIX)
+        directory = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
         settings = replace(Settings(os.path.realpath(directory), limit=2 << 30), **changes)
         if os.geteuid() != 0:
             settings = replace(settings, limit=None, allow_other=False)
