@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""Which verdict and which advice the facts about a machine lead to."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+import pytest
+
+from mbufffs import machine
+from mbufffs.diagnosis import Check, checks, mountable, verdict
+from mbufffs.machine import Machine
+
+ROOT = Machine(
+    release="6.12.9-amd64", passthrough_configured=True, fuse_device=0, user=0, sys_admin=True,
+    user_namespace=False, fusermount="3.14.0", fusermount_setuid=True, libfuse="3.14.0",
+    pyfuse3="3.5.0", swaps=0, user_allow_other=False, memory_total=2 << 30,
+    memory_available=1 << 30, store="")
+USER = replace(ROOT, user=1000, sys_admin=False)
+
+
+def found(name: str, facts: Machine) -> Check:
+    return next(check for check in checks(facts) if check.check == name)
+
+
+def test_root_on_a_new_kernel_gets_passthrough_without_a_complaint() -> None:
+    assert [check.ok for check in checks(ROOT)] == [True] * len(checks(ROOT))
+    assert verdict(checks(ROOT))[0] == "passthrough"
+
+
+@pytest.mark.parametrize(("facts", "advice"), [
+    (USER, "sudo mbufffs mount"), (replace(ROOT, release="6.1.0-31-amd64"), "linux-image"),
+    (replace(ROOT, passthrough_configured=False), "CONFIG_FUSE_PASSTHROUGH=y"),
+    (replace(ROOT, user_namespace=True), "outside of the user namespace")])
+def test_what_stands_against_passthrough_is_named_and_a_mount_still_works(
+    facts: Machine, advice: str
+) -> None:
+    mode, said = verdict(checks(facts))
+    assert mode == "page cache"
+    assert advice in said
+    assert mountable(checks(facts))
+
+
+def test_a_kernel_that_does_not_tell_its_configuration_is_believed() -> None:
+    assert verdict(checks(replace(ROOT, passthrough_configured=None)))[0] == "passthrough"
+
+
+@pytest.mark.parametrize(("facts", "advice"), [
+    (replace(ROOT, fuse_device=errno.ENOENT), "modprobe fuse"),
+    (replace(ROOT, fuse_device=errno.EPERM), "--device /dev/fuse"),
+    (replace(USER, fuse_device=errno.EACCES), "chmod 666 /dev/fuse"),
+    (replace(ROOT, sys_admin=False), "--cap-add SYS_ADMIN"),
+    (replace(USER, fusermount=""), "apt-get install fuse3"),
+    (replace(ROOT, libfuse=""), "libfuse3-dev"),
+    (replace(ROOT, pyfuse3=""), "pyfuse3>=3.5.0"),
+    (replace(ROOT, pyfuse3="3.4.2"), "pyfuse3>=3.5.0"),
+    (replace(USER, store="/dev/shm is missing or not writable"), "mount -t tmpfs")])
+def test_without_what_every_mount_needs_the_verdict_names_the_command(
+    facts: Machine, advice: str
+) -> None:
+    mode, said = verdict(checks(facts))
+    assert mode is None
+    assert advice in said
+    assert not mountable(checks(facts))
+
+
+def test_root_needs_no_fusermount3() -> None:
+    assert mountable(checks(replace(ROOT, fusermount="", fusermount_setuid=False)))
+
+
+@pytest.mark.parametrize(("facts", "ok"), [
+    (replace(ROOT, swaps=1), True), (replace(USER, swaps=1), "warn"),
+    (replace(ROOT, swaps=1, release="6.1.0"), "warn"), (replace(USER, swaps=0), True)])
+def test_memory_is_locked_by_noswap_or_by_having_no_swap(facts: Machine, ok: object) -> None:
+    assert found("swap lock", facts).ok == ok
+
+
+def test_little_memory_is_a_warning() -> None:
+    assert found("memory", replace(ROOT, memory_available=1 << 20)).ok == "warn"
+
+
+def test_user_allow_other_matters_to_ordinary_users_only() -> None:
+    assert found("user_allow_other", ROOT).ok is True
+    assert found("user_allow_other", USER).ok == "warn"
+    assert found("user_allow_other", replace(USER, user_allow_other=True)).ok is True
+
+
+def test_every_check_that_is_not_ok_says_what_to_do() -> None:
+    nothing = Machine(
+        release="5.10.0", passthrough_configured=None, fuse_device=errno.ENOENT, user=1000,
+        sys_admin=False, user_namespace=False, fusermount="", fusermount_setuid=False, libfuse="",
+        pyfuse3="", swaps=2, user_allow_other=False, memory_total=1 << 20, memory_available=0,
+        store="/dev/shm is missing or not writable")
+    assert all(check.fix and check.ok is not True for check in checks(nothing))
+
+
+def test_this_machine_can_be_looked_at() -> None:
+    here = machine.look()
+    assert here.kernel >= (3, 0)
+    assert here.memory_total >= here.memory_available > 0
+    assert here.swaps >= 0
