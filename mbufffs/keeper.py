@@ -92,8 +92,9 @@ class Keeper:
     def _open(self) -> None:
         settings, state = self.settings, self.state
         state.make()
-        self._lock = state.lock()
+        # First the mount point: "already mounted" says more than "in use".
         mounts.prepare_mountpoint(settings.mountpoint, nonempty=settings.nonempty)
+        self._lock = state.lock()
         self._locked = _prepare(state, settings.limit)
         options = ["allow_other"] if settings.allow_other else []
         self._device = mounts.mount_fuse(settings.mountpoint, options)
@@ -102,7 +103,10 @@ class Keeper:
         with contextlib.suppress(FileNotFoundError):
             state.control.unlink()
         self._control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.bind(str(state.control))
+        # The name of a socket has 107 bytes, which a long mount point would exceed.
+        directory = os.open(state.directory, os.O_PATH | os.O_CLOEXEC)
+        self._control.bind(f"/proc/self/fd/{directory}/{state.control.name}")
+        os.close(directory)
         state.control.chmod(0o666)
         self._control.listen(16)
 

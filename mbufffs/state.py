@@ -10,12 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from mbufffs.errors import StoreInUse
 
 DEFAULT_MOUNTPOINT = "/mnt/mbuff"
+DYING = 1.0  # seconds that a server may outlive its keeper
 
 
 def runtime_directory() -> Path:
@@ -64,17 +66,22 @@ class State:
         """Takes the store for this process and returns the descriptor that holds the lock.
 
         The lock is flock(2)'s, so it is held until keeper *and* server, which inherits the
-        descriptor, have ended: no second writer beside a server that is still dying.
+        descriptor, have ended: no second writer beside a server that is still dying, for which
+        it waits a moment.
         """
         fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise StoreInUse(
-                f"the store of {self.mountpoint} is in use by another keeper; "
-                f"end it with: mbufffs umount {self.mountpoint}") from None
-        return fd
+        end = time.monotonic() + DYING
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return fd
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    os.close(fd)
+                    raise StoreInUse(
+                        f"the store of {self.mountpoint} is in use by another keeper; "
+                        f"end it with: mbufffs umount {self.mountpoint}") from None
+            time.sleep(0.02)
 
 
 def state_of(mountpoint: str, store: str | None = None) -> State:

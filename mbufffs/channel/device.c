@@ -232,6 +232,10 @@ static bool answered_here(struct channel *channel, const char *message, size_t l
 		/* Memory has no disk behind it. The kernel takes this as success, once for all. */
 		answered(channel, header, -ENOSYS, NULL, 0);
 		return true;
+	case FUSE_IOCTL:
+		/* Areas have none, yet many a library asks each file that it opens for its terminal. */
+		answered(channel, header, -ENOTTY, NULL, 0);
+		return true;
 	case FUSE_GETXATTR:
 		name = name_at(message, length, sizeof(*header) + sizeof(struct fuse_getxattr_in));
 		if (!name)

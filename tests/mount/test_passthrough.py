@@ -1,0 +1,449 @@
+# SPDX-License-Identifier: MIT
+"""Bytes never cross the daemon, whatever opens, closes, removes and reclaims go on beside them."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import mmap
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Mounted, needs_root, run, wait_for
+
+pytestmark = needs_root
+
+
+def test_no_byte_crosses_the_daemon(mounted: Mounted) -> None:
+    before = mounted.counts("READ", "WRITE")
+    path = mounted.path / "a"
+    for size in (1, 4096, 65536, (1 << 20) + 1):
+        path.write_bytes(b"x" * size)
+        assert len(path.read_bytes()) == size
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[size - 1] = 0
+            assert mapped[size - 1] == 0
+    run("cp", path, mounted.path / "b")
+    run("dd", f"if={path}", f"of={mounted.path / 'c'}", "bs=1M")
+    assert mounted.info()["passthrough"] is True
+    assert os.getxattr(path, "user.mbuff.passthrough") == b"1"
+    assert mounted.counts("READ", "WRITE") == before == [0, 0]
+
+
+def test_opening_again_asks_nobody(mounted: Mounted) -> None:
+    path = mounted.path / "a"
+    path.write_bytes(b"x")
+    path.read_bytes()
+    before = mounted.info()["messages"]
+    for _ in range(100):
+        path.read_bytes()
+        path.stat()
+    after = mounted.info()["messages"]
+    opens = {name: after["OPEN"][name] - before["OPEN"][name] for name in ("received", "answered")}
+    assert opens == {"received": 100, "answered": 100}
+    asked = {name: numbers["received"] - numbers["answered"] for name, numbers in after.items()}
+    was = {name: numbers["received"] - numbers["answered"] for name, numbers in before.items()}
+    # Reading may have moved the time of last access, for which stat has to ask.
+    assert {name for name in asked if asked[name] > was.get(name, 0)} <= {"GETATTR", "FORGET"}
+
+
+def test_messages_of_each_operation(mounted: Mounted) -> None:
+    """What the kernel asks the server, counted; a change that adds a round trip shows here."""
+    path = mounted.path / "a"
+
+    def asked(operation: Callable[[], object]) -> dict[str, int]:
+        before = mounted.info()["messages"]
+        operation()
+        after = mounted.info()["messages"]
+        return {name: count for name, numbers in after.items()
+                if (count := numbers["received"] - numbers["answered"]
+                    - before.get(name, {"received": 0})["received"]
+                    + before.get(name, {"answered": 0})["answered"]) and name != "FORGET"}
+
+    def make() -> None:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.ftruncate(fd, 4096)
+        os.close(fd)
+
+    mounted.path.stat()
+    assert asked(make) == {"LOOKUP": 1, "CREATE": 1, "SETATTR": 1}
+    assert asked(mounted.path.stat) == {"GETATTR": 1}  # the directory's times have changed
+    assert asked(lambda: os.close(os.open(path, os.O_RDWR))) == {}
+    assert asked(path.stat) == {}
+    with path.open("r+b", buffering=0) as file:
+        assert asked(lambda: [file.write(bytes(4096)) for _ in range(50)]) == {}
+        assert asked(lambda: os.fsync(file.fileno())) == {}
+    assert asked(lambda: os.rename(path, mounted.path / "b")) == {"LOOKUP": 1, "RENAME": 1}
+    mounted.path.stat()
+    assert asked((mounted.path / "b").unlink) == {"UNLINK": 1}
+
+
+def test_writes_do_not_ask_for_attributes_that_are_not_there(mounted: Mounted) -> None:
+    path = mounted.path / "a"
+    before = mounted.info()["messages"].get("GETXATTR", {"received": 0, "answered": 0})
+    with path.open("wb", buffering=0) as file:
+        for _ in range(20):
+            file.write(b"x")
+            os.fstat(file.fileno())
+    after = mounted.info()["messages"]["GETXATTR"]
+    assert after["received"] > before["received"]
+    assert after["received"] - before["received"] == after["answered"] - before["answered"]
+    with pytest.raises(OSError) as caught:
+        os.getxattr(path, "security.capability")
+    assert caught.value.errno == errno.ENODATA
+
+
+def test_sizes_and_names_are_true_at_once_for_everybody(mounted: Mounted) -> None:
+    """Names and attributes are cached for an hour; another process changes them all."""
+    path = mounted.path / "a"
+    script = ("import os, sys\n"
+              "path = sys.argv[1]\n"
+              "for line in sys.stdin:\n"
+              "    exec(line)\n"
+              "    print('done', flush=True)\n")
+    with subprocess.Popen([sys.executable, "-c", script, path], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as other:
+        def there(line: str) -> None:
+            assert other.stdin and other.stdout
+            other.stdin.write(line + "\n")
+            other.stdin.flush()
+            assert other.stdout.readline() == "done\n"
+
+        there("f = open(path, 'wb', buffering=0)")
+        assert path.stat().st_size == 0
+        for size in (1, 2, 5000, 100_000):
+            there(f"f.seek({size - 1}); f.write(b'x')")
+            assert path.stat().st_size == size
+        there("os.truncate(path, 10)")
+        assert path.stat().st_size == 10
+        there("os.rename(path, path + 'b')")
+        assert os.listdir(mounted.path) == ["ab"]
+        assert not path.exists()
+        there("os.unlink(path + 'b'); open(path, 'wb').write(b'12')")
+        assert path.stat().st_size == 2
+        there("os.chmod(path, 0o611)")
+        assert path.stat().st_mode & 0o777 == 0o611
+
+
+def test_no_open_fails_while_the_file_is_truncated_renamed_and_removed(mounted: Mounted) -> None:
+    """50 threads open one path; a backing id that is wrong for a moment would be EIO."""
+    path, other = mounted.path / "a", mounted.path / "b"
+    stop = threading.Event()
+    errors: list[str] = []
+    opened = [0] * 50
+
+    def opener(number: int) -> None:
+        flags = (os.O_RDWR, os.O_RDONLY, os.O_RDWR | os.O_TRUNC, os.O_RDWR | os.O_CREAT)
+        while not stop.is_set():
+            try:
+                fd = os.open(path, flags[number % 4], 0o644)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                errors.append(f"open: {error}")
+                return
+            opened[number] += 1
+            try:
+                os.pwrite(fd, b"x", 0) if number % 4 != 1 else os.pread(fd, 1, 0)
+            except OSError as error:
+                errors.append(f"use: {error}")
+            os.close(fd)
+
+    threads = [threading.Thread(target=opener, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(300):
+            for change in (lambda: os.truncate(path, 5000), lambda: os.rename(path, other),
+                           lambda: os.unlink(path), lambda: os.unlink(other)):
+                try:
+                    change()
+                except FileNotFoundError:
+                    continue
+    except OSError as error:
+        errors.append(f"change: {error}")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert sum(opened) > 500
+
+
+def drop_caches() -> None:
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("2\n")
+
+
+def test_reclaimed_inodes_open_again(mounted: Mounted) -> None:
+    """drop_caches makes the kernel forget nodes, and the channel their backing ids."""
+    paths = [mounted.path / f"area-{number}" for number in range(50)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    with paths[0].open("rb") as kept:
+        for _ in range(5):
+            drop_caches()
+            assert [path.read_bytes() for path in paths] == [path.name.encode() for path in paths]
+        assert kept.read() == b"area-0"
+    wait_for(lambda: (drop_caches(), mounted.info()["channel"]["backing"] == 0)[1],
+             "no backing id is left")
+
+
+def used(mounted: Mounted) -> int:
+    found = os.statvfs(mounted.state.store)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
+def test_memory_is_back_after_rm(mounted: Mounted, request: pytest.FixtureRequest) -> None:
+    """64 MiB areas, made and removed: never two at once in the store, and nothing left."""
+    before = used(mounted)
+    path = mounted.path / "a"
+    for _ in range(1000 if request.config.getoption("--soak") else 60):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.ftruncate(fd, 64 << 20)
+        os.close(fd)
+        path.unlink()
+        assert used(mounted) - before < 64 << 20
+    wait_for(lambda: used(mounted) <= before, "all memory is back")
+
+
+@pytest.mark.parametrize("holder", ["descriptor", "mapping"])
+def test_memory_is_back_after_the_last_user(mounted: Mounted, holder: str) -> None:
+    before = used(mounted)
+    path = mounted.path / "a"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    os.ftruncate(fd, 8 << 20)
+    mapped = mmap.mmap(fd, 0) if holder == "mapping" else None
+    if mapped:
+        os.close(fd)
+    path.unlink()
+    assert used(mounted) - before == 8 << 20
+    if mapped:
+        mapped[0] = 1
+        mapped.close()
+    else:
+        os.close(fd)
+    wait_for(lambda: used(mounted) <= before, "all memory is back")
+
+
+def test_replacing_gives_memory_back(mounted: Mounted) -> None:
+    before = used(mounted)
+    for name in ("a", "b"):
+        with (mounted.path / name).open("wb") as file:
+            os.ftruncate(file.fileno(), 8 << 20)
+    os.rename(mounted.path / "a", mounted.path / "b")
+    wait_for(lambda: used(mounted) - before == 8 << 20, "one of the two is freed")
+
+
+@pytest.mark.timeout(900)
+def test_rounds_of_create_write_unlink_grow_nothing(
+        mounted: Mounted, request: pytest.FixtureRequest) -> None:
+    info = mounted.info()
+
+    def descriptors() -> list[int]:
+        return [len(os.listdir(f"/proc/{info[role]}/fd")) for role in ("keeper", "server")]
+
+    def resident() -> int:
+        pages = [int(Path(f"/proc/{info[role]}/statm").read_text().split()[1])
+                 for role in ("keeper", "server")]
+        return sum(pages) * mmap.PAGESIZE
+
+    def rounds(count: int) -> None:
+        for number in range(count):
+            path = mounted.path / f"area-{number % 7}"
+            path.write_bytes(b"x" * 100)
+            path.unlink()
+
+    rounds(1000)
+    wait_for(lambda: mounted.info()["channel"]["backing"] == 0, "the kernel has forgotten")
+    fds, memory = descriptors(), resident()
+    rounds(100_000 if request.config.getoption("--soak") else 4000)
+    wait_for(lambda: mounted.info()["channel"]["backing"] == 0, "the kernel has forgotten")
+    assert descriptors() == fds
+    assert resident() - memory < 4 << 20
+    assert not list((mounted.state.store / "hidden").iterdir())
+
+
+def test_a_gigabyte_being_allocated_holds_nobody_up(mounted: Mounted) -> None:
+    """While one client allocates, others do whole rounds; counted, not timed."""
+    done = threading.Event()
+
+    def allocate() -> None:
+        with (mounted.path / "big").open("wb") as file:
+            os.ftruncate(file.fileno(), 1 << 30)
+        done.set()
+
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    rounds = 0
+    while not done.is_set():
+        (mounted.path / "small").write_bytes(b"x")
+        (mounted.path / "small").unlink()
+        rounds += 1
+    thread.join()
+    assert rounds > 20
+
+
+def test_changes_of_one_area_keep_their_order(mounted: Mounted) -> None:
+    path = mounted.path / "a"
+    path.touch()
+    with path.open("r+b") as file:
+        grow = threading.Thread(target=lambda: os.ftruncate(file.fileno(), 512 << 20))
+        grow.start()
+        wait_for(lambda: path.stat().st_blocks or not grow.is_alive(), "growing has begun")
+        os.ftruncate(file.fileno(), 4096)
+        grow.join()
+    assert path.stat().st_size == 4096
+    assert path.stat().st_blocks * 512 == 4096
+
+
+def test_clients_cannot_use_the_reserved_attribute(mounted: Mounted) -> None:
+    path = mounted.path / "a"
+    path.touch()
+    value = (0).to_bytes(8, "little") + (1 << 20).to_bytes(8, "little") + bytes(8)
+    for call in (lambda: os.setxattr(path, "user.mbuff.fallocate", value),
+                 lambda: os.removexattr(path, "user.mbuff.fallocate")):
+        with pytest.raises(PermissionError):
+            call()
+    assert path.stat().st_size == 0
+
+
+def test_attributes_tell_about_the_area(mounted: Mounted) -> None:
+    path = mounted.path / "a"
+    path.touch()
+    found = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    locked = b"1" if mounted.info()["locked"] else b"0"
+    assert found == {
+        "user.mbuff.backend": b"shmem", "user.mbuff.kind": b"pages",
+        "user.mbuff.locked": locked, "user.mbuff.owners": b"[]",
+        "user.mbuff.passthrough": b"1"}
+    with pytest.raises(PermissionError):
+        os.setxattr(path, "user.mbuff.kind", b"contiguous")
+    with pytest.raises(OSError) as caught:
+        os.setxattr(path, "user.other", b"x")
+    assert caught.value.errno == errno.EOPNOTSUPP
+
+
+MUTEX = r"""
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+struct shared { pthread_mutex_t mutex; long count; };
+int main(int argc, char **argv) {
+	pthread_mutexattr_t attr;
+	for (int i = 0; i < 5; i++) {
+		int fd = open(argv[1], O_RDWR);
+		struct shared *s = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (i == 0) {
+			pthread_mutexattr_init(&attr);
+			pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+			pthread_mutex_init(&s->mutex, &attr);
+		} else if (fork() == 0) {
+			for (int n = 0; n < 100000; n++) {
+				pthread_mutex_lock(&s->mutex);
+				s->count++;
+				pthread_mutex_unlock(&s->mutex);
+			}
+			_exit(0);
+		}
+	}
+	while (wait(NULL) > 0)
+		;
+	int fd = open(argv[1], O_RDONLY);
+	struct shared *s = mmap(0, 4096, PROT_READ, MAP_SHARED, fd, 0);
+	printf("%ld\n", s->count);
+}
+"""
+
+
+def test_a_mutex_is_shared_across_processes(mounted: Mounted, tmp_path: Path) -> None:
+    (tmp_path / "mutex.c").write_text(MUTEX)
+    run("cc", "-pthread", "-o", tmp_path / "mutex", tmp_path / "mutex.c")
+    (mounted.path / "m").write_bytes(bytes(4096))
+    assert run(tmp_path / "mutex", mounted.path / "m").stdout == "400000\n"
+
+
+def test_aborting_the_connection_ends_everything(fresh: Mounted) -> None:
+    (fresh.path / "a").write_bytes(b"kept")
+    info = fresh.info()
+    device = fresh.path.stat().st_dev
+    connection = Path("/sys/fs/fuse/connections") / str(os.minor(device))
+    if not connection.exists():
+        run("mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections")
+    (connection / "abort").write_text("1")
+    wait_for(lambda: not os.path.exists(f"/proc/{info['keeper']}"), "the keeper has ended")
+    fresh.start()
+    assert (fresh.path / "a").read_bytes() == b"kept"
+
+
+def test_umount_ends_everything_and_the_areas_stay(fresh: Mounted) -> None:
+    (fresh.path / "a").write_bytes(b"kept")
+    info = fresh.info()
+    run("umount", fresh.path)
+    for role in ("keeper", "server"):
+        wait_for(lambda role=role: not os.path.exists(f"/proc/{info[role]}"), f"{role} has ended")
+    fresh.start()
+    assert (fresh.path / "a").read_bytes() == b"kept"
+
+
+def test_a_second_keeper_of_one_store_is_refused(
+        fresh: Mounted, new_mount: Callable[..., Mounted]) -> None:
+    with pytest.raises(OSError, match="in use by another keeper"):
+        new_mount(store=fresh.state.directory.name)
+    with pytest.raises(OSError, match="in use by another keeper|is already mounted"):
+        fresh.start()
+
+
+def test_an_idle_mount_makes_no_message(mounted: Mounted) -> None:
+    info = mounted.info()
+
+    def wakeups() -> int:
+        total = 0
+        for role in ("keeper", "server"):
+            for task in Path(f"/proc/{info[role]}/task").iterdir():
+                for line in (task / "status").read_text().splitlines():
+                    if line.startswith("voluntary_ctxt_switches"):
+                        total += int(line.split()[1])
+        return total
+
+    before = wakeups()
+    threading.Event().wait(1.5)
+    assert wakeups() - before <= 2
+
+
+def test_json_of_info_is_json(mounted: Mounted) -> None:
+    assert json.loads(json.dumps(mounted.info()))["channel"]["malformed"] == 0
+
+
+def test_growing_beyond_free_memory_is_enomem(mounted: Mounted) -> None:
+    """Not the OOM killer: a mount without a limit below the free memory refuses by itself."""
+    assert ctypes.sizeof(ctypes.c_void_p) == 8
+    from mbufffs.backends import shmem
+
+    class Small(shmem.ShmemBackend):
+        pass
+
+    backend = Small(mounted.state.store, locked=True)
+    fd = os.open(mounted.state.store / "areas" / "x", os.O_RDWR | os.O_CREAT)
+    try:
+        available = shmem.memory_available
+        shmem.memory_available = lambda: 100 << 20
+        with pytest.raises(OSError) as caught:
+            backend.resize(fd, 50 << 20)
+        assert caught.value.errno == errno.ENOMEM
+        assert os.fstat(fd).st_size == 0
+        backend.resize(fd, 20 << 20)
+    finally:
+        shmem.memory_available = available
+        os.close(fd)
+        os.unlink(mounted.state.store / "areas" / "x")
