@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 # The verbs of the project; each installs what it needs first, and works again when it is repeated.
 
+# The distribution's Python, which every user of the machine can run.
+PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv
-TEST_PACKAGES := attr clang fio libclang-rt-14-dev make procps stress-ng util-linux
+TEST_PACKAGES := attr clang fio libclang-rt-14-dev libpython3-testsuite make procps stress-ng util-linux
 CHECK_PACKAGES := clang-format shellcheck
 MOUNTPOINT ?= /mnt/mbuff
 C_SOURCES := $(wildcard mbufffs/channel/*.[ch] mbufffs/backends/*.c)
@@ -29,7 +31,7 @@ endef
 $(VENV)/installed: pyproject.toml setup.py $(C_SOURCES)
 	$(call debian,$(PACKAGES))
 	@echo "installing mbufffs and what it needs from PyPI into $(VENV)"
-	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check -e '.[test,check]'
 	@touch $@
 

@@ -57,7 +57,8 @@ def test_dd_cp_cmp_mv_and_shred_work(mounted: Mounted) -> None:
 
 def test_df_shows_limit_and_use(mounted: Mounted) -> None:
     before = os.statvfs(mounted.path)
-    os.truncate(os.open(mounted.path / "a", os.O_CREAT | os.O_WRONLY), 8 << 20)
+    (mounted.path / "a").touch()
+    os.truncate(mounted.path / "a", 8 << 20)
     after = os.statvfs(mounted.path)
     assert (before.f_bfree - after.f_bfree) * after.f_frsize == 8 << 20
     if mounted.settings.limit:
@@ -88,7 +89,6 @@ def test_beyond_the_limit_is_enospc_and_changes_nothing(mounted: Mounted, way: s
         with path.open("r+b") as file:
             assert error_of(os.posix_fallocate, file.fileno(), 0, beyond) == errno.ENOSPC
     else:
-        os.truncate(mounted.path / "big", 0) if (mounted.path / "big").exists() else None
         big = os.open(mounted.path / "big", os.O_CREAT | os.O_RDWR)
         os.ftruncate(big, free * 4096)
         assert error_of(os.pwrite, big, b"x", free * 4096) == errno.ENOSPC
