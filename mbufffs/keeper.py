@@ -91,9 +91,9 @@ class Keeper:
 
     def _open(self) -> None:
         settings, state = self.settings, self.state
-        state.make()
         # First the mount point: "already mounted" says more than "in use".
         mounts.prepare_mountpoint(settings.mountpoint, nonempty=settings.nonempty)
+        state.make()
         self._lock = state.lock()
         self._locked = _prepare(state, settings.limit)
         options = ["allow_other"] if settings.allow_other else []
@@ -313,6 +313,8 @@ def main() -> int:
             json.dump({"errno": error.errno, "text": one_line(error)} if error else {}, told)
 
     try:
+        # Before anything is made: a mount point that will not do leaves no trace.
+        mounts.prepare_mountpoint(settings.mountpoint, nonempty=settings.nonempty)
         state = state_of(settings.mountpoint, settings.store)
         state.make()
         _log_to(state.log)
