@@ -81,6 +81,11 @@ class ShmemBackend:
         self._emptied: set[int] = set()  # hidden, and without their bytes already
         self._open: OrderedDict[int, int] = OrderedDict()
 
+    def close(self) -> None:
+        for fd in (self._areas, self._hidden_directory, self._notes, *self._open.values()):
+            os.close(fd)
+        self._open.clear()
+
     # Names
 
     def _directory(self, node: int) -> int:

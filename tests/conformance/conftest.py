@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""The backends under test; the facts in this directory hold for each of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mbufffs import mounts
+from mbufffs.backends import Backend, Caller, shmem
+from tests.conftest import PREFIX
+
+LIMIT = 64 << 20
+ME = Caller(os.geteuid(), os.getegid())
+AGAIN = Caller(os.geteuid(), os.getegid(), again=True)
+
+
+@pytest.fixture(params=["shmem by handle", "shmem by path"])
+def reopened(request: pytest.FixtureRequest,
+             monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Backend]]:
+    """Makes the backend on one store; each call is what a new server would see."""
+    if request.param == "shmem by handle" and os.geteuid() != 0:
+        pytest.skip("file handles need root")
+    store = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/dev/shm"))
+    if request.param == "shmem by handle":
+        mounts.mount_tmpfs(store, LIMIT)
+    else:
+        def refused(_: int) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(shmem, "HandleNodes", refused)
+    shmem.prepare_store(store, 0o755)
+    umask = os.umask(0)
+    made: list[shmem.ShmemBackend] = []
+
+    def make() -> Backend:
+        made.append(shmem.ShmemBackend(store, locked=False))
+        return made[-1]
+
+    yield make
+    os.umask(umask)
+    for backend in made:
+        backend.close()
+    if request.param == "shmem by handle":
+        mounts.unmount(str(store))
+    shutil.rmtree(store)
+
+
+@pytest.fixture
+def backend(reopened: Callable[[], Backend]) -> Backend:
+    return reopened()
