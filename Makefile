@@ -18,10 +18,13 @@ help: ## show the verbs
 
 # Installs the Debian packages of the list in $(1) that are missing, and says which.
 define debian
-	@missing=$$(dpkg-query -W -f '$${db:Status-Status} $${Package}\n' $(1) 2>&1 | \
+	@missing=$$(LC_ALL=C dpkg-query -W -f '$${db:Status-Status} $${Package}\n' $(1) 2>&1 | \
 	  sed -n -e 's/^not-installed //p' -e 's/^config-files //p' \
 	         -e 's/.*no packages found matching //p'); \
 	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" != 0 ]; then \
+	    echo "missing Debian packages; as root: apt-get install" $$missing >&2; exit 1; \
+	  fi; \
 	  echo "installing Debian packages:" $$missing; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
@@ -36,7 +39,7 @@ $(VENV)/installed: pyproject.toml setup.py $(C_SOURCES)
 	@touch $@
 
 run: $(VENV)/installed ## install, mount at /mnt/mbuff, and show a short tour
-	@$(BIN)/mbufffs info >/dev/null 2>&1 || $(BIN)/mbufffs mount $(MOUNTPOINT)
+	@$(BIN)/mbufffs info -m $(MOUNTPOINT) >/dev/null 2>&1 || $(BIN)/mbufffs mount $(MOUNTPOINT)
 	@MBUFF_DIR=$(MOUNTPOINT) PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/shell/tour.sh
 
 stop: $(VENV)/installed ## unmount; the areas stay until `mbufffs umount --discard`

@@ -22,16 +22,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mbufffs import mounts
-from mbufffs.backends.shmem import prepare_store
+from mbufffs import mounts, store
 from mbufffs.channel import Channel, messages
 from mbufffs.errors import Unavailable, one_line
-from mbufffs.state import State, state_of
+from mbufffs.state import state_of
 
 log = logging.getLogger(__name__)
 
 Announce = Callable[[OSError | None], None]  # told once how the mount went: None is well
 
+OOM_SCORE = "-900"  # the OOM killer takes nearly everybody else first; only root may say so
 FAILURES_MAX = 8  # servers in a row that may end by themselves without having answered anything
 BACKOFF = 0.05  # seconds before the second of them, doubled each time
 
@@ -50,27 +50,6 @@ class Settings:
     passthrough: bool = True
     nonempty: bool = False
     allow_other: bool = True
-
-
-def _prepare(state: State, limit: int | None) -> bool:
-    """The store, mounted and swept; whether its pages are locked to memory."""
-    root = os.geteuid() == 0
-    state.store.mkdir(mode=0o700, exist_ok=True)
-    locked = False
-    if root:
-        found = mounts.mount_at(str(state.store))
-        if found is None:
-            locked = mounts.mount_tmpfs(state.store, limit)
-        else:
-            locked = "noswap" in found.options.split(",")
-            if limit is not None:
-                mounts.resize_tmpfs(state.store, limit)
-    elif limit is not None:
-        raise PermissionError(
-            errno.EPERM, "a limit needs root: without it areas share the limit of /dev/shm")
-    # Like /dev/shm: everybody makes areas, and only their owners remove them.
-    prepare_store(state.store, 0o1777 if root else 0o700)
-    return locked
 
 
 class Keeper:
@@ -95,7 +74,17 @@ class Keeper:
         mounts.prepare_mountpoint(settings.mountpoint, nonempty=settings.nonempty)
         state.make()
         self._lock = state.lock()
-        self._locked = _prepare(state, settings.limit)
+        empty = not os.path.exists(state.store / "areas")
+        try:
+            self._mount()
+        except OSError:
+            if empty:
+                store.discard(state)
+            raise
+
+    def _mount(self) -> None:
+        settings, state = self.settings, self.state
+        self._locked = store.prepare(state, settings.limit)
         options = ["allow_other"] if settings.allow_other else []
         self._device = mounts.mount_fuse(settings.mountpoint, options)
         self._channel = Channel(self._device,
@@ -112,6 +101,9 @@ class Keeper:
 
     def run(self, announce: Announce) -> int:
         """Serves until the mount is gone. `announce(None)` once it answers."""
+        # Areas can fill the memory, and killing the mount's processes would free none of it.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
         self._open()
         self._announce = announce
         wakeup, sleep = socket.socketpair()
@@ -215,7 +207,7 @@ class Keeper:
 
     def info(self) -> dict[str, Any]:
         counters = self._channel.counters()
-        store = os.statvfs(self.state.store)
+        found = os.statvfs(self.state.store)
         reason = ""
         if not self._channel.passthrough:
             if not self.settings.passthrough:
@@ -235,8 +227,8 @@ class Keeper:
             "server": self._server.pid if self._server else None,
             "restarts": self._servers - 1,
             "uptime": round(time.monotonic() - self._started, 3),
-            "limit": store.f_blocks * store.f_frsize,
-            "used": (store.f_blocks - store.f_bfree) * store.f_frsize,
+            "limit": found.f_blocks * found.f_frsize,
+            "used": (found.f_blocks - found.f_bfree) * found.f_frsize,
             "messages": messages(counters),
             "channel": {name: counters[name] for name in (
                 "resent", "dropped", "malformed", "interrupted", "kept", "nodes", "backing")},

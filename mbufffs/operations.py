@@ -76,6 +76,15 @@ def _caller(context: RequestContext) -> Caller:
     return Caller(context.uid, context.gid, context.pid < 0)
 
 
+def _is_member(context: RequestContext, group: int) -> bool:
+    if context.uid == 0 or context.gid == group:
+        return True
+    try:
+        return group in pyfuse3.get_sup_groups(context.pid & 0x7FFFFFFF)
+    except OSError:  # it has ended, or is of another pid namespace
+        return False
+
+
 def _fill(entry: EntryAttributes, attributes: Attributes) -> EntryAttributes:
     found = attributes.stat
     entry.st_ino = attributes.node
@@ -168,6 +177,7 @@ class Operations(pyfuse3.Operations):
     @handler
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         self._backend.rmdir(parent_inode, name, _caller(ctx))
+        await self._give_back()
 
     @handler
     async def rename(self, parent_inode_old: int, name_old: bytes, parent_inode_new: int,
@@ -200,6 +210,8 @@ class Operations(pyfuse3.Operations):
         self._asked.pop(node, None)
         if FORGET_UNOPENED in answers:
             fd = self._backend.empty(node)
+            if fd is None:
+                return
             try:
                 await trio.to_thread.run_sync(os.ftruncate, fd, 0)
             finally:
@@ -234,14 +246,13 @@ class Operations(pyfuse3.Operations):
         mode = attr.st_mode if fields.update_mode else None
         if fields.update_size:
             await self._resize(inode, attr.st_size)
-        changes_only_size = fields.update_size and not (
-            fields.update_mode or fields.update_uid or fields.update_gid)
-        nothing = not (fields.update_size or fields.update_mode or fields.update_uid
-                       or fields.update_gid or fields.update_atime or fields.update_mtime)
-        if nothing or (changes_only_size and ctx.uid != 0):
-            # HANDLE_KILLPRIV_V2: the kernel leaves it to us to take set-id bits from a file that
-            # somebody without the right to keep them has changed.
-            mode = self._without_set_id(inode)
+        changes_owner = fields.update_uid or fields.update_gid
+        nothing = not (fields.update_size or fields.update_mode or changes_owner
+                       or fields.update_atime or fields.update_mtime)
+        if mode is None and (nothing or changes_owner or (fields.update_size and ctx.uid != 0)):
+            # HANDLE_KILLPRIV_V2: the kernel leaves it to us to take set-id bits from what somebody
+            # without the right to keep them has changed.
+            mode = self._without_set_id(inode, ctx)
         return _entry(self._backend.change(
             inode, mode=mode,
             uid=attr.st_uid if fields.update_uid else -1,
@@ -249,12 +260,14 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None))
 
-    def _without_set_id(self, node: int) -> int | None:
-        mode = self._backend.attributes(node).stat.st_mode
+    def _without_set_id(self, node: int, ctx: RequestContext) -> int | None:
+        found = self._backend.attributes(node).stat
+        mode = found.st_mode
         cleared = mode & ~stat.S_ISUID
-        if mode & stat.S_IXGRP:
+        # Without the right to execute this bit once meant a lock: members of the group keep it.
+        if mode & stat.S_IXGRP or (mode & stat.S_ISGID and not _is_member(ctx, found.st_gid)):
             cleared &= ~stat.S_ISGID
-        return cleared if stat.S_ISREG(mode) and cleared != mode else None
+        return None if stat.S_ISDIR(mode) or cleared == mode else cleared
 
     @handler
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
@@ -357,7 +370,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         if flags & os.O_TRUNC:
             await self._resize(inode, 0)
-            mode = self._without_set_id(inode) if ctx.uid != 0 else None
+            mode = self._without_set_id(inode, ctx) if ctx.uid != 0 else None
             if mode is not None:
                 self._backend.change(inode, mode=mode)
         return self._opened(inode)

@@ -41,6 +41,8 @@ def main() -> int:
     # A server without its keeper has nobody to serve, and would hold the store's lock.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.umask(0)
+    # What the kernel sends when a lease is in somebody's way (backends/shmem.py); it would kill.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     backend = ShmemBackend(arguments.store, locked=arguments.locked)
 
     def tell(message: bytes) -> None:

@@ -28,7 +28,7 @@ def runtime_directory() -> Path:
 
 
 def escaped(mountpoint: str) -> str:
-    """A mount point as one file name, as systemd-escape(1) does: /mnt/mbuff is mnt-mbuff."""
+    """A mount point as one file name: /mnt/mbuff is mnt-mbuff, and a "-" of its own is \\x2d."""
     return mountpoint.strip("/").replace("-", "\\x2d").replace("/", "-") or "-"
 
 

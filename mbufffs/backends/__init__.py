@@ -78,8 +78,11 @@ class Backend(Protocol):
         Returns a descriptor whose closing frees the memory, which may take long.
         """
         ...
-    def empty(self, node: int) -> int:
-        """A descriptor to free a removed area's memory through; nobody can open it any more."""
+    def empty(self, node: int) -> int | None:
+        """A descriptor to free a removed area's memory through, after which nobody can open it.
+
+        None where somebody has it mapped, which needs no open file.
+        """
         ...
     def hidden(self) -> list[int]:
         """Removed areas that the kernel may still know."""

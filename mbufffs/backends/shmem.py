@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Areas as files of a tmpfs: the backend that needs no kernel module.
 
-The store has three parts. areas/ is the tree that clients see. hidden/NODE is a removed area that
-the kernel still knows: it is renamed there, and unlinked when the kernel forgets it. notes/ holds
-what must be known before an exchange of two names is repeated.
+The store has three parts. areas/ is the tree that clients see. hidden/NODE is a removed area or
+directory that the kernel still knows: it is renamed there, and goes when the kernel forgets it.
+notes/ holds what must be known before an exchange of two names is repeated.
 
 All methods but resize and allocate run in the server's one event loop without an await, so each
 of them is a critical section.
@@ -12,6 +12,7 @@ of them is a critical section.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -47,7 +48,10 @@ def prepare_store(store: Path, root_mode: int) -> None:
             directory.chmod(root_mode)
     for part in ("hidden", "notes"):
         for left in (store / part).iterdir():
-            left.unlink()
+            if stat.S_ISDIR(left.lstat().st_mode):
+                left.rmdir()
+            else:
+                left.unlink()
 
 
 def memory_available() -> int:
@@ -96,7 +100,14 @@ class ShmemBackend:
             name = b"."
         node = self._nodes.node_at(parent, directory, name)
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        return Attributes(node, found, found.st_nlink - (node in self._hidden))
+        return self._attributes(node, found)
+
+    def _attributes(self, node: int, found: os.stat_result) -> Attributes:
+        links = found.st_nlink
+        if node in self._hidden:
+            # The hidden name counts for nobody, and neither does a directory's own ".".
+            links = 0 if stat.S_ISDIR(found.st_mode) else links - 1
+        return Attributes(node, found, links)
 
     def _find(self, parent: int, directory: int, name: bytes) -> Attributes | None:
         try:
@@ -105,6 +116,8 @@ class ShmemBackend:
             return None
 
     def lookup(self, parent: int, name: bytes) -> Attributes:
+        if name == b".":  # a file handle that is opened: the node may be of any kind
+            return self.attributes(parent)
         directory = self._directory(parent)
         try:
             return self._at(parent, directory, name)
@@ -223,12 +236,32 @@ class ShmemBackend:
     def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         directory = self._directory(parent)
         try:
-            os.rmdir(name, dir_fd=directory)
-        except FileNotFoundError:
-            if not caller.again:
-                raise
+            found = self._find(parent, directory, name)
+            if found is None:
+                if caller.again:
+                    return
+                raise _error(errno.ENOENT)
+            if self._hide_directory(found.node, directory, name):
+                self._hide(found.node)
+            else:
+                os.rmdir(name, dir_fd=directory)
         finally:
             os.close(directory)
+
+    def _hide_directory(self, node: int, parent: int, name: bytes) -> bool:
+        """Takes an empty directory out of the tree; False where only removing it does."""
+        fd = self._nodes.open(node, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME)
+        try:
+            if len(entries(fd, 0, 1024)) > len((b".", b"..")):
+                raise _error(errno.ENOTEMPTY)
+        finally:
+            os.close(fd)
+        try:
+            rename_at(parent, name, self._hidden_directory, b"%d" % node, 0)
+        except PermissionError:
+            # Without root one may remove what one must not write to, but not give it another "..".
+            return False
+        return True
 
     def rename(self, parent: int, name: bytes, newparent: int, newname: bytes, flags: int,
                tag: int, caller: Caller) -> None:
@@ -257,13 +290,26 @@ class ShmemBackend:
 
     def _replace(self, old: int, name: bytes, new: int, newname: bytes, source: Attributes,
                  target: Attributes) -> None:
+        hidden = b"%d" % target.node
+        if target.node != source.node and all(
+                stat.S_ISDIR(found.stat.st_mode) for found in (source, target)):
+            # A server that dies between these two is asked again, and finds the place free.
+            moved = self._hide_directory(target.node, new, newname)
+            try:
+                rename_at(old, name, new, newname, 0)
+            except OSError:
+                if moved:
+                    rename_at(self._hidden_directory, hidden, new, newname, 0)
+                raise
+            if moved:
+                self._hide(target.node)
+            return
         if (stat.S_ISDIR(target.stat.st_mode) or target.links > 1
                 or target.node == source.node):
             rename_at(old, name, new, newname, 0)
             return
         # Hide the target by a second name first: renaming over its only one would free it while
         # a client may have it open.
-        hidden = b"%d" % target.node
         self._drop_open(target.node)
         if target.node not in self._hidden:
             os.link(newname, hidden, src_dir_fd=new, dst_dir_fd=self._hidden_directory,
@@ -317,7 +363,7 @@ class ShmemBackend:
             found = os.fstat(fd)
         finally:
             os.close(fd)
-        return Attributes(node, found, found.st_nlink - (node in self._hidden))
+        return self._attributes(node, found)
 
     def change(self, node: int, *, mode: int | None = None, uid: int = -1, gid: int = -1,
                atime_ns: int | None = None, mtime_ns: int | None = None) -> Attributes:
@@ -336,7 +382,7 @@ class ShmemBackend:
             found = os.fstat(fd)
         finally:
             os.close(fd)
-        return Attributes(node, found, found.st_nlink - (node in self._hidden))
+        return self._attributes(node, found)
 
     def readlink(self, node: int) -> bytes:
         fd = self._nodes.open(node, os.O_PATH)
@@ -361,13 +407,24 @@ class ShmemBackend:
                            dir_fd=self._hidden_directory)
         except FileNotFoundError:
             return None  # an earlier server has done it
-        os.unlink(name, dir_fd=self._hidden_directory)
+        if stat.S_ISDIR(os.fstat(last).st_mode):
+            os.rmdir(name, dir_fd=self._hidden_directory)
+        else:
+            os.unlink(name, dir_fd=self._hidden_directory)
         return last
 
-    def empty(self, node: int) -> int:
+    def empty(self, node: int) -> int | None:
+        fd = os.open(b"%d" % node, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC,
+                     dir_fd=self._hidden_directory)
+        try:
+            # A mapping with passthrough holds this file and no file of the mount. The kernel
+            # grants this lease only to who has the one open file; it ends when it is closed.
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError:
+            os.close(fd)
+            return None
         self._emptied.add(node)
-        return os.open(b"%d" % node, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC,
-                       dir_fd=self._hidden_directory)
+        return fd
 
     def hidden(self) -> list[int]:
         return sorted(self._hidden)

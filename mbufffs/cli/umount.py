@@ -7,8 +7,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
-import stat
 import time
 from collections.abc import Iterator
 
@@ -16,6 +14,7 @@ import click
 
 from mbufffs import client, holders, mounts
 from mbufffs import state as states
+from mbufffs import store as store_of_areas
 from mbufffs.cli import mountpoint as mountpoints
 from mbufffs.cli.mount import store_name
 from mbufffs.cli.names import shown
@@ -61,7 +60,7 @@ def umount(mountpoint: str, lazy: bool, discard: bool, store: str | None) -> Non
         return
     with _keeper_ended(state, users):
         if discard and state.directory.exists():
-            _discard(state)
+            store_of_areas.discard(state)
 
 
 def _state(path: str, store: str | None) -> State:
@@ -132,17 +131,3 @@ def _keeper_ended(state: State, users: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _discard(state: State) -> None:
-    for directory in (state.directory.parent, state.directory):
-        found = directory.lstat()
-        # In a directory that everybody may write, a link could lead to anything of ours.
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "belongs to somebody else", str(directory))
-    store = mounts.resolved(str(state.store))
-    while (mount := mounts.mount_at(store)) is not None:
-        if mount.fstype != "tmpfs":
-            raise OSError(errno.EBUSY, f"has a {mount.fstype} mounted on it, not ours", store)
-        mounts.unmount(store)
-    shutil.rmtree(state.directory)

@@ -258,7 +258,8 @@ def test_servers_that_die_at_start_end_the_mount_with_a_reason(
         fresh: Mounted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fresh.kill_keeper()
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nif 'mbufffs.server' in ' '.join(sys.orig_argv): sys.exit('broken on purpose')\n")
+        "import sys\n"
+        "if 'mbufffs.server' in ' '.join(sys.orig_argv): sys.exit('broken on purpose')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(OSError, match="servers in a row ended at their start"):
         fresh.start()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The tests of the mount once more as an ordinary user: fusermount3, page cache, no private tmpfs."""
+"""The tests of the mount as an ordinary user: fusermount3, page cache, no private tmpfs."""
 
 from __future__ import annotations
 
