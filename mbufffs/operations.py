@@ -360,7 +360,7 @@ class Operations(pyfuse3.Operations):
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTTY, errno.EOPNOTSUPP):
                 raise
-            log.warning("no passthrough: %s", error.strerror)
+            log.info("no passthrough: %s", error.strerror)
             self._device = None
             return 0
         finally:

@@ -40,6 +40,18 @@ void channel_wake(struct channel *channel)
 	count_event(channel->wake);
 }
 
+void channel_end(struct channel *channel)
+{
+	pthread_mutex_lock(&channel->lock);
+	channel->ended = true;
+	if (channel->server >= 0)
+		shutdown(channel->server, SHUT_RDWR);
+	pthread_cond_signal(&channel->work);
+	pthread_mutex_unlock(&channel->lock);
+	channel_wake(channel);
+	channel_signal(channel);
+}
+
 /* 0 or -errno; -ENOENT: nobody waits for this reply any more. */
 int write_device(struct channel *channel, const void *message, size_t length)
 {
@@ -334,7 +346,9 @@ struct channel *channel_new(const struct channel_settings *settings)
 	channel->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	channel->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (channel->event < 0 || channel->wake < 0 || !table_init(&channel->requests) ||
-	    !table_init(&channel->nodes) || !table_init(&channel->pollers)) {
+	    !table_init(&channel->nodes) || !table_init(&channel->pollers) ||
+	    !(channel->device_message = malloc(CHANNEL_MESSAGE_MAX)) ||
+	    !(channel->server_message = malloc(CHANNEL_MESSAGE_MAX))) {
 		int error = errno;
 
 		channel_free(channel);
@@ -360,15 +374,11 @@ int channel_start(struct channel *channel)
 	return 0;
 
 end_server:
+	channel_end(channel);
+	pthread_join(channel->server_thread, NULL);
 end_worker:
-	pthread_mutex_lock(&channel->lock);
-	channel->ended = true;
-	pthread_cond_signal(&channel->work);
-	pthread_mutex_unlock(&channel->lock);
-	channel_wake(channel);
+	channel_end(channel);
 	pthread_join(channel->worker_thread, NULL);
-	if (channel->server_thread)
-		pthread_join(channel->server_thread, NULL);
 	return -error;
 }
 
@@ -391,6 +401,8 @@ void channel_free(struct channel *channel)
 		free(job);
 	}
 	free(channel->init);
+	free(channel->device_message);
+	free(channel->server_message);
 	table_free(&channel->requests);
 	table_free(&channel->nodes);
 	table_free(&channel->pollers);

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -271,8 +270,6 @@ static void forward(struct channel *channel, char *message, size_t length)
 	struct request *request;
 
 	pthread_mutex_lock(&channel->lock);
-	if (header->opcode == FUSE_INIT)
-		edit_init_request(channel, message, length);
 	if (header->opcode == OP_RENAME2) {
 		struct fuse_rename2_in *in = (void *)(message + sizeof(*header));
 
@@ -280,6 +277,8 @@ static void forward(struct channel *channel, char *message, size_t length)
 		in->flags |= (channel->exchange_tag++ % EXCHANGE_TAGS) << EXCHANGE_TAG_SHIFT;
 	}
 	if (channel->count.kept_bytes + length > channel->set.keep_limit)
+		request = NULL;
+	else if (header->opcode == FUSE_INIT && !edit_init_request(channel, message, length))
 		request = NULL;
 	else if (header->opcode == FUSE_FALLOCATE)
 		request = fallocate_as_setxattr(channel, message);
@@ -336,24 +335,12 @@ void from_kernel(struct channel *channel, char *message, size_t length)
 		forward(channel, message, length);
 }
 
-static void end(struct channel *channel)
-{
-	pthread_mutex_lock(&channel->lock);
-	channel->ended = true;
-	if (channel->server >= 0)
-		shutdown(channel->server, SHUT_RDWR);
-	pthread_cond_signal(&channel->work);
-	pthread_mutex_unlock(&channel->lock);
-	channel_wake(channel);
-	channel_signal(channel);
-}
-
 void *device_loop(void *argument)
 {
 	struct channel *channel = argument;
-	char *message = malloc(CHANNEL_MESSAGE_MAX);
+	char *message = channel->device_message;
 
-	while (message) {
+	for (;;) {
 		ssize_t length = read(channel->set.device, message, CHANNEL_MESSAGE_MAX);
 
 		/* ENOENT: the request was interrupted before it could be read. */
@@ -364,7 +351,6 @@ void *device_loop(void *argument)
 			break;
 		from_kernel(channel, message, (size_t)length);
 	}
-	free(message);
-	end(channel);
+	channel_end(channel);
 	return NULL;
 }

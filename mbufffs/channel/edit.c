@@ -5,10 +5,11 @@
 
 #include "internal.h"
 
-void edit_init_request(struct channel *channel, char *message, size_t length)
+bool edit_init_request(struct channel *channel, char *message, size_t length)
 {
 	struct fuse_in_header *header = (void *)message;
 	struct init_request *in = (void *)(message + sizeof(*header));
+	struct request *kept;
 
 	channel->offered = in->flags;
 	channel->offered2 = 0;
@@ -19,8 +20,12 @@ void edit_init_request(struct channel *channel, char *message, size_t length)
 	 * passthrough there are no larger ones, and a message must fit the kernel's idea of a packet.
 	 */
 	in->flags &= ~INIT_MAX_PAGES;
+	kept = request_make(message, length);
+	if (!kept)
+		return false;
 	free(channel->init);
-	channel->init = request_make(message, length);
+	channel->init = kept;
+	return true;
 }
 
 bool edit_init_reply(struct channel *channel, char *body, size_t length)
@@ -71,6 +76,7 @@ bool edit_open_reply(struct channel *channel, uint64_t id, struct open_reply *re
 	node->opens++;
 	/* Reads and writes carry fh and nothing else: the node id serves any later server. */
 	reply->fh = id;
+	reply->open_flags &= ~OPEN_PASSTHROUGH;
 	reply->backing_id = 0;
 	if (node->backing) {
 		reply->open_flags = OPEN_PASSTHROUGH | OPEN_NOFLUSH;
@@ -86,7 +92,8 @@ struct request *fallocate_as_setxattr(const struct channel *channel, const char 
 	const struct fuse_fallocate_in *in = (const void *)(message + sizeof(*header));
 	const struct fallocate_words words = { in->offset, in->length, in->mode };
 	const size_t fixed = channel->setxattr_ext ? 16 : 8;
-	char body[sizeof(*header) + 16 + sizeof(FALLOCATE_NAME) + sizeof(words)] = { 0 };
+	_Alignas(uint64_t) char body[sizeof(*header) + 16 + sizeof(FALLOCATE_NAME) +
+				     sizeof(words)] = { 0 };
 	const size_t length = sizeof(*header) + fixed + sizeof(FALLOCATE_NAME) + sizeof(words);
 	const uint32_t size = sizeof(words);
 	struct fuse_in_header rewritten = *header;

@@ -39,10 +39,11 @@ struct request {
 	uint32_t opcode;
 	uint32_t length;
 	uint32_t sends;	 /* servers that were sent this request */
+	uint32_t deaths; /* of these, that had begun to work and died over it */
 	bool answered;	 /* the client has gone with EINTR: drop the reply, do not send again */
 	bool greeting;	 /* the kept INIT for a later server: the kernel must not see its reply */
 	bool replyless;	 /* a FORGET */
-	char message[];
+	_Alignas(uint64_t) char message[]; /* a header begins it */
 };
 
 /* A node that the kernel knows. It goes when the kernel's count of look-ups reaches 0. */
@@ -81,10 +82,12 @@ struct channel {
 	int event, wake; /* eventfds: to the caller; to the server thread */
 	pthread_t device_thread, server_thread, worker_thread;
 	bool started;
+	char *device_message, *server_message; /* what each of the two readers reads into */
 
 	pthread_mutex_t lock;
 	pthread_cond_t work;
 	int server; /* the present server's socket, -1: none */
+	bool greeted; /* the present server has answered its INIT */
 	bool ended, ready, passthrough, setxattr_ext;
 	bool stalled; /* the server's socket was full: wait until it can take more */
 
@@ -103,6 +106,7 @@ struct channel {
 /* channel.c: what both sides use. Those marked L are called with the lock held. */
 void channel_signal(struct channel *channel);
 void channel_wake(struct channel *channel);
+void channel_end(struct channel *channel);
 uint64_t now_ms(void);
 int write_device(struct channel *channel, const void *message, size_t length);
 int answer(struct channel *channel, uint64_t unique, int error, const void *body, size_t length);
@@ -126,7 +130,7 @@ void *device_loop(void *channel);
 void *server_loop(void *channel);
 
 /* edit.c: what is changed in passing. */
-void edit_init_request(struct channel *channel, char *message, size_t length); /* L */
+bool edit_init_request(struct channel *channel, char *message, size_t length); /* L */
 bool edit_init_reply(struct channel *channel, char *body, size_t length);      /* L */
 bool edit_open_reply(struct channel *channel, uint64_t node, struct open_reply *reply); /* L */
 struct request *fallocate_as_setxattr(const struct channel *channel, const char *message);

@@ -42,12 +42,12 @@ static void detach(struct channel *channel)
 	channel->stalled = false;
 	for (; request; request = after) {
 		after = request->after;
-		if (request->opcode == FUSE_STATFS && channel->statfs_known) {
+		if (request->answered || request->replyless || request->greeting) {
+			request_remove(channel, request);
+		} else if (request->opcode == FUSE_STATFS && channel->statfs_known) {
 			channel->count.answered[FUSE_STATFS]++;
 			answer(channel, request->entry.key, 0, &channel->statfs,
 			       sizeof(channel->statfs));
-			request_remove(channel, request);
-		} else if (request->answered || request->replyless || request->greeting) {
 			request_remove(channel, request);
 		}
 	}
@@ -113,8 +113,15 @@ int channel_attach(struct channel *channel, int socket)
 	return 0;
 }
 
-/* Adds `sign` look-ups for each entry of a READDIRPLUS reply; false: it is malformed. L */
-static bool count_directory(struct channel *channel, const char *body, size_t length, bool forget)
+enum change {
+	CHECK_ONLY,
+	COUNT,
+	TAKE_BACK,
+};
+
+/* Changes the look-ups of each entry of a READDIRPLUS reply; false: it is malformed. L */
+static bool change_directory(struct channel *channel, const char *body, size_t length,
+			     enum change change)
 {
 	const size_t fixed = sizeof(struct fuse_direntplus);
 	size_t offset = 0;
@@ -133,9 +140,9 @@ static bool count_directory(struct channel *channel, const char *body, size_t le
 			continue;
 		if (!entry->entry_out.nodeid)
 			continue;
-		if (forget)
+		if (change == TAKE_BACK)
 			node_forget(channel, entry->entry_out.nodeid, 1);
-		else
+		else if (change == COUNT)
 			node_count(channel, entry->entry_out.nodeid);
 	}
 	return offset == length;
@@ -154,12 +161,14 @@ static bool makes_entry(uint32_t opcode)
 static bool count_lookups(struct channel *channel, uint32_t opcode, const char *body, size_t length,
 			  bool forget)
 {
+	/* Checked first: of a malformed reply the kernel takes no look-up at all. */
 	if (opcode == FUSE_READDIRPLUS)
-		return count_directory(channel, body, length, forget);
+		return change_directory(channel, body, length, CHECK_ONLY) &&
+		       change_directory(channel, body, length, forget ? TAKE_BACK : COUNT);
 	if (makes_entry(opcode)) {
 		const struct fuse_entry_out *entry = (const void *)body;
 
-		if (length < sizeof(*entry))
+		if (length != (opcode == FUSE_CREATE ? sizeof(struct create_reply) : sizeof(*entry)))
 			return false;
 		if (forget)
 			node_forget(channel, entry->nodeid, 1);
@@ -169,21 +178,10 @@ static bool count_lookups(struct channel *channel, uint32_t opcode, const char *
 	return true;
 }
 
-/* A reply that came too late: nothing but a backing id in it needs care. L */
-static void drop_reply(struct channel *channel, const struct request *request, char *body,
-		       size_t length)
+/* Keeps a fresh backing id for the node, or closes it. L */
+static void drop_open(struct channel *channel, uint64_t id, struct open_reply *open)
 {
-	struct open_reply *open = NULL;
-	uint64_t id = request->node;
-
-	channel->count.dropped++;
-	if (request->opcode == FUSE_OPEN && length == sizeof(*open)) {
-		open = (void *)body;
-	} else if (request->opcode == FUSE_CREATE && length == sizeof(struct create_reply)) {
-		open = &((struct create_reply *)body)->open;
-		id = ((struct create_reply *)body)->entry.nodeid;
-	}
-	if (!open || !channel->passthrough || (int32_t)open->fh <= 0)
+	if (!channel->passthrough || (int32_t)open->fh <= 0)
 		return;
 	if (node_find(channel, id)) {
 		edit_open_reply(channel, id, open);
@@ -191,6 +189,19 @@ static void drop_reply(struct channel *channel, const struct request *request, c
 	} else {
 		queue_close(channel, (int32_t)open->fh);
 	}
+}
+
+/* A reply that came too late: nothing but a backing id in it needs care. L */
+static void drop_reply(struct channel *channel, const struct request *request, char *body,
+		       size_t length)
+{
+	struct create_reply *create = (void *)body;
+
+	channel->count.dropped++;
+	if (request->opcode == FUSE_OPEN && length == sizeof(struct open_reply))
+		drop_open(channel, request->node, (void *)body);
+	if (request->opcode == FUSE_CREATE && length == sizeof(*create))
+		drop_open(channel, create->entry.nodeid, &create->open);
 }
 
 /* Edits and counts a successful reply; false: it is malformed. L */
@@ -207,8 +218,12 @@ static bool edit_reply(struct channel *channel, const struct request *request, c
 		return length == sizeof(struct open_reply) &&
 		       edit_open_reply(channel, request->node, (void *)body);
 	case FUSE_CREATE:
-		if (length != sizeof(struct create_reply) || !((struct fuse_entry_out *)body)->nodeid)
+		if (length != sizeof(struct create_reply))
 			return false;
+		if (!((struct fuse_entry_out *)body)->nodeid) {
+			drop_open(channel, 0, &((struct create_reply *)body)->open);
+			return false;
+		}
 		if (!edit_open_reply(channel, ((struct fuse_entry_out *)body)->nodeid,
 				     &((struct create_reply *)body)->open))
 			return false;
@@ -223,6 +238,17 @@ static bool edit_reply(struct channel *channel, const struct request *request, c
 		break;
 	}
 	return count_lookups(channel, request->opcode, body, length, false);
+}
+
+/* What the server has been asked to open counts: it may have agreed, its reply still to come. L */
+static bool is_open(const struct channel *channel, const struct node *node)
+{
+	const struct request *request = node->opens ? NULL : channel->first;
+
+	while (request && (request->opcode != FUSE_OPEN || request->node != node->entry.key ||
+			   request->answered))
+		request = request->after;
+	return node->opens || request;
 }
 
 static void from_server_notification(struct channel *channel, const char *message, size_t length)
@@ -260,8 +286,8 @@ static void from_server_notification(struct channel *channel, const char *messag
 				break;
 			}
 			node->watched = true;
-			node->emptied = !node->opens;
-			tell_forgotten(channel, id, node->opens ? FORGET_OPEN : FORGET_UNOPENED);
+			node->emptied = !is_open(channel, node);
+			tell_forgotten(channel, id, node->emptied ? FORGET_UNOPENED : FORGET_OPEN);
 		}
 		break;
 	case NOTIFY_POLL:
@@ -300,17 +326,15 @@ static void from_server(struct channel *channel, char *message, size_t length)
 
 	if (length < sizeof(*header) || length > CHANNEL_MESSAGE_MAX || header->len != length) {
 		pthread_mutex_lock(&channel->lock);
-		/* A client may wait for what this should have been: it gets EIO, not eternity. */
-		request = length < sizeof(*header) ?
-				  NULL :
-				  (struct request *)table_find(&channel->requests, header->unique);
 		channel->count.malformed++;
-		if (request) {
-			answer(channel, request->entry.key, -EIO, NULL, 0);
-			request_remove(channel, request);
-		}
 		pthread_mutex_unlock(&channel->lock);
-		return;
+		if (length < sizeof(*header) || !header->unique)
+			return;
+		/* A client may wait for what this should have been: it gets EIO, not eternity. */
+		*header = (struct fuse_out_header){ .len = sizeof(*header),
+						    .error = -EIO,
+						    .unique = header->unique };
+		length = sizeof(*header);
 	}
 	unique = header->unique;
 	if (!unique) {
@@ -353,8 +377,12 @@ static void from_server(struct channel *channel, char *message, size_t length)
 		pthread_mutex_lock(&channel->lock);
 		channel->count.dropped++;
 		/* First the open: taking the look-up back may free the node. */
-		if (opcode == FUSE_OPEN)
+		if (opcode == FUSE_OPEN) {
 			node_released(channel, node);
+			/* Made by this reply alone: its client has gone, and the kernel's node too. */
+			if (node_find(channel, node) && !node_find(channel, node)->lookups)
+				node_forget(channel, node, 0);
+		}
 		if (opcode == FUSE_CREATE)
 			node_released(channel, ((struct fuse_entry_out *)body)->nodeid);
 		count_lookups(channel, opcode, body, length - sizeof(*header), true);
@@ -374,7 +402,8 @@ static bool drain(struct channel *channel, int server, char *message)
 		/* MSG_TRUNC: the true length, so that a packet that is too long is known as such. */
 		ssize_t length = recv(server, message, CHANNEL_MESSAGE_MAX, MSG_DONTWAIT | MSG_TRUNC);
 
-		if (length < 0 && errno == EINTR)
+		/* A reset comes first, but what the server wrote before its death is there. */
+		if (length < 0 && (errno == EINTR || errno == ECONNRESET))
 			continue;
 		if (length < 0)
 			return errno == EAGAIN;
@@ -387,7 +416,6 @@ static bool drain(struct channel *channel, int server, char *message)
 void *server_loop(void *argument)
 {
 	struct channel *channel = argument;
-	char *message = malloc(CHANNEL_MESSAGE_MAX);
 	uint64_t wakes;
 
 	for (;;) {
@@ -396,7 +424,7 @@ void *server_loop(void *argument)
 		bool ended;
 
 		pthread_mutex_lock(&channel->lock);
-		ended = channel->ended || !message;
+		ended = channel->ended;
 		polled[1].fd = channel->server;
 		polled[1].events = (short)(POLLIN | (channel->stalled ? POLLOUT : 0));
 		/* Room can be missing elsewhere than in the socket, so do not wait for it alone. */
@@ -405,13 +433,13 @@ void *server_loop(void *argument)
 		pthread_mutex_unlock(&channel->lock);
 		if (ended)
 			break;
-		if (poll(polled, 2, timeout) < 0 && errno != EINTR)
-			break;
-		if ((polled[0].revents & POLLIN) && read(channel->wake, &wakes, sizeof(wakes)) < 0 &&
-		    errno != EAGAIN)
-			break;
+		/* Whatever it is, want of memory say, passes; a mount without this thread hangs. */
+		if (poll(polled, 2, timeout) < 0)
+			continue;
+		if ((polled[0].revents & POLLIN) && read(channel->wake, &wakes, sizeof(wakes)) < 0)
+			continue;
 		if (polled[1].fd >= 0 && polled[1].revents & (POLLIN | POLLHUP | POLLERR) &&
-		    !drain(channel, polled[1].fd, message)) {
+		    !drain(channel, polled[1].fd, channel->server_message)) {
 			pthread_mutex_lock(&channel->lock);
 			detach(channel);
 			pthread_mutex_unlock(&channel->lock);
@@ -423,6 +451,5 @@ void *server_loop(void *argument)
 			answer_interrupted(channel);
 		pthread_mutex_unlock(&channel->lock);
 	}
-	free(message);
 	return NULL;
 }

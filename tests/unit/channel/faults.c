@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,12 +17,13 @@
 static atomic_ullong clock_offset, unwanted;
 static atomic_size_t packet_length;
 static atomic_int read_error, send_error, poll_error, thread_number, allocation_number;
-static int looks = -1;
+static int looks = -1, failures = -1;
 static _Thread_local bool ours;
 
 __attribute__((constructor)) static void start_faults(void)
 {
 	looks = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
+	failures = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ours = true;
 }
 
@@ -33,6 +35,8 @@ ssize_t __real_recv(int fd, void *buffer, size_t length, int flags);
 ssize_t __wrap_recv(int fd, void *buffer, size_t length, int flags);
 ssize_t __real_write(int fd, const void *buffer, size_t length);
 ssize_t __wrap_write(int fd, const void *buffer, size_t length);
+ssize_t __real_writev(int fd, const struct iovec *parts, int count);
+ssize_t __wrap_writev(int fd, const struct iovec *parts, int count);
 ssize_t __real_send(int fd, const void *buffer, size_t length, int flags);
 ssize_t __wrap_send(int fd, const void *buffer, size_t length, int flags);
 int __real_poll(struct pollfd *fds, nfds_t count, int timeout);
@@ -51,7 +55,14 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *time)
 	const uint64_t one = 1, offset = atomic_load(&clock_offset);
 	int result = __real_clock_gettime(clock, time);
 
+	if (clock != CLOCK_MONOTONIC)
+		return result;
 	time->tv_sec += (time_t)(offset / 1000);
+	time->tv_nsec += (long)(offset % 1000) * 1000000;
+	if (time->tv_nsec >= 1000000000) {
+		time->tv_nsec -= 1000000000;
+		time->tv_sec++;
+	}
 	if (__real_write(looks, &one, sizeof(one)) < 0)
 		return -1;
 	return result;
@@ -70,9 +81,16 @@ void clock_looks(int times)
 	while (__real_poll(&polled, 1, 0) > 0) /* earlier ones do not count */
 		EQUAL(__real_read(looks, &one, sizeof(one)), sizeof(one));
 	for (; times; times--) {
-		EQUAL(__real_poll(&polled, 1, 10000), 1);
+		EQUAL(__real_poll(&polled, 1, PATIENCE), 1);
 		EQUAL(__real_read(looks, &one, sizeof(one)), sizeof(one));
 	}
+}
+
+bool clock_was_looked_at(void)
+{
+	struct pollfd polled = { .fd = looks, .events = POLLIN };
+
+	return __real_poll(&polled, 1, 0) > 0;
 }
 
 /* What lies behind a message is an earlier one's: let AddressSanitizer see who reads it. */
@@ -87,7 +105,7 @@ ssize_t __wrap_read(int fd, void *buffer, size_t length)
 	ssize_t result;
 	int error;
 
-	if (ours || length < sizeof(struct fuse_in_header)) /* or an eventfd */
+	if (length != CHANNEL_MESSAGE_MAX) /* an eventfd */
 		return __real_read(fd, buffer, length);
 	ASAN_UNPOISON_MEMORY_REGION(buffer, length);
 	result = __real_read(fd, buffer, length);
@@ -104,7 +122,7 @@ ssize_t __wrap_recv(int fd, void *buffer, size_t length, int flags)
 	ssize_t result;
 	size_t longer;
 
-	if (ours)
+	if (length != CHANNEL_MESSAGE_MAX)
 		return __real_recv(fd, buffer, length, flags);
 	ASAN_UNPOISON_MEMORY_REGION(buffer, length);
 	result = __real_recv(fd, buffer, length, flags);
@@ -123,18 +141,30 @@ void device_fails(int error)
 	atomic_store(&read_error, error);
 }
 
-ssize_t __wrap_write(int fd, const void *buffer, size_t length)
+static bool is_unwanted(const void *message, size_t length)
 {
 	struct fuse_out_header header;
 
-	if (!ours && length >= sizeof(header)) {
-		memcpy(&header, buffer, sizeof(header));
-		if (header.unique && header.unique == atomic_load(&unwanted)) {
-			errno = ENOENT;
-			return -1;
-		}
-	}
-	return __real_write(fd, buffer, length);
+	if (ours || length < sizeof(header))
+		return false;
+	memcpy(&header, message, sizeof(header));
+	return header.unique && header.unique == atomic_load(&unwanted);
+}
+
+ssize_t __wrap_write(int fd, const void *buffer, size_t length)
+{
+	if (!is_unwanted(buffer, length))
+		return __real_write(fd, buffer, length);
+	errno = ENOENT;
+	return -1;
+}
+
+ssize_t __wrap_writev(int fd, const struct iovec *parts, int count)
+{
+	if (!is_unwanted(parts->iov_base, parts->iov_len))
+		return __real_writev(fd, parts, count);
+	errno = ENOENT;
+	return -1;
 }
 
 void device_wants_not(uint64_t unique)
@@ -192,28 +222,36 @@ void thread_fails(int number)
 	atomic_store(&thread_number, number);
 }
 
-void *__wrap_malloc(size_t size)
+static void *no_memory(void)
 {
-	if (!counted_down(&allocation_number))
-		return __real_malloc(size);
+	const uint64_t one = 1;
+
+	EQUAL(__real_write(failures, &one, sizeof(one)), sizeof(one));
 	errno = ENOMEM;
 	return NULL;
+}
+
+void *__wrap_malloc(size_t size)
+{
+	return counted_down(&allocation_number) ? no_memory() : __real_malloc(size);
 }
 
 void *__wrap_calloc(size_t count, size_t size)
 {
-	if (!counted_down(&allocation_number))
-		return __real_calloc(count, size);
-	errno = ENOMEM;
-	return NULL;
+	return counted_down(&allocation_number) ? no_memory() : __real_calloc(count, size);
 }
 
 void allocation_fails(int number)
 {
+	uint64_t earlier;
+
+	CHECK(__real_read(failures, &earlier, sizeof(earlier)) < 0 || earlier);
 	atomic_store(&allocation_number, number);
 }
 
 bool allocation_failed(void)
 {
-	return !atomic_load(&allocation_number);
+	struct pollfd polled = { .fd = failures, .events = POLLIN };
+
+	return __real_poll(&polled, 1, PATIENCE) == 1;
 }

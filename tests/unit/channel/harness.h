@@ -19,23 +19,28 @@ struct fact {
 
 void fact_add(struct fact *fact);
 
-#define FACT(title)                                                                                \
-	static void title(void);                                                                   \
-	static struct fact entry_of_##title = { #title, title, NULL };                             \
-	__attribute__((constructor)) static void add_##title(void)                                 \
-	{                                                                                          \
-		fact_add(&entry_of_##title);                                                       \
-	}                                                                                          \
+#define FACT(title)                                                    \
+	static void title(void);                                       \
+	static struct fact entry_of_##title = { #title, title, NULL }; \
+	__attribute__((constructor)) static void add_##title(void)     \
+	{                                                              \
+		fact_add(&entry_of_##title);                           \
+	}                                                              \
 	static void title(void)
+
+/* The second and third argument of the program, for facts that draw lots. */
+extern uint64_t seed, rounds;
+
+uint64_t draw(uint64_t *state, uint64_t below);
 
 _Noreturn void fail(const char *file, int line, const char *what, long long got, long long wanted);
 
 #define CHECK(truth) ((truth) ? (void)0 : fail(__FILE__, __LINE__, #truth, 0, 1))
-#define EQUAL(got, wanted)                                                                         \
-	do {                                                                                       \
-		const long long got_ = (long long)(got), wanted_ = (long long)(wanted);            \
-		if (got_ != wanted_)                                                               \
-			fail(__FILE__, __LINE__, #got, got_, wanted_);                             \
+#define EQUAL(got, wanted)                                                              \
+	do {                                                                            \
+		const long long got_ = (long long)(got), wanted_ = (long long)(wanted); \
+		if (got_ != wanted_)                                                    \
+			fail(__FILE__, __LINE__, #got, got_, wanted_);                  \
 	} while (0)
 
 /* Messages. */
@@ -84,7 +89,8 @@ struct rig {
 	int descriptors; /* open before there was a rig */
 };
 
-#define GRACE 600000 /* ms, of a clock that clock_advance() moves: never reached by waiting */
+#define PATIENCE 10000 /* ms for what must come */
+#define GRACE 600000   /* ms, of a clock that clock_advance() moves: never reached by waiting */
 #define SENDS 3
 #define PID 4711
 
@@ -148,14 +154,15 @@ size_t directory_entry(char *buffer, size_t offset, uint64_t node, const char *n
 /* Faults, put between the channel and the C library (faults.c). All but the first hit once. */
 
 void clock_advance(uint64_t milliseconds);
-void clock_looks(int times);	       /* waits until the channel has looked at the clock so often */
+void clock_looks(int times);	/* waits until the channel has looked at the clock so often */
+bool clock_was_looked_at(void); /* since the last clock_looks() */
 void device_wants_not(uint64_t unique); /* writing the answer to it fails with ENOENT */
-void device_fails(int error);	       /* the next message is lost, and reading it fails so */
-void packet_was(size_t length);	       /* the server's next one, of which the channel got a part */
-void sending_fails(int error);	       /* to the server */
-void polling_fails(int error);	       /* in the channel */
-void thread_fails(int number);	       /* 1: the next to be started */
-void allocation_fails(int number);     /* 1: the next one */
-bool allocation_failed(void);	       /* since the last allocation_fails() */
+void device_fails(int error);		/* the next message is lost, and reading it fails so */
+void packet_was(size_t length);		/* the server's next one, of which the channel got a part */
+void sending_fails(int error);		/* to the server */
+void polling_fails(int error);		/* in the channel */
+void thread_fails(int number);		/* 1: the next to be started */
+void allocation_fails(int number);	/* 1: the next one */
+bool allocation_failed(void);		/* since the last allocation_fails(); waits for it */
 
 #endif

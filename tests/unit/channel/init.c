@@ -48,7 +48,8 @@ FACT(init_reply_gets_each_flag_only_if_the_kernel_offers_it)
 		if (!(bit & added))
 			continue;
 		rig_open(&rig, NULL);
-		EQUAL(negotiate(&rig, kernel_inits(&rig, ~bit, ~0u), 0).flags & added, added & ~bit);
+		EQUAL(negotiate(&rig, kernel_inits(&rig, ~bit, ~0u), 0).flags & added,
+		      added & ~bit);
 		rig_close(&rig);
 	}
 }
@@ -221,5 +222,21 @@ FACT(init_refused_by_the_server_is_refused_and_not_ready)
 	server_answers(&rig, unique, -71, NULL, 0);
 	kernel_gets(&rig, unique, -71, NULL);
 	CHECK(!channel_ready(rig.channel));
+	rig_close(&rig);
+}
+
+FACT(server_that_dies_over_the_kept_init_leaves_one_for_the_next)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	server_dies(&rig);
+	server_attaches(&rig);
+	server_gets(&rig, FUSE_INIT, NULL);
+	EQUAL(rig_counters(&rig).kept, 1);
+	rig_restart(&rig);
+	rig_settle(&rig);
+	EQUAL(rig_counters(&rig).kept, 0);
 	rig_close(&rig);
 }

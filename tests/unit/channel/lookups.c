@@ -5,7 +5,8 @@
 
 #include "harness.h"
 
-/* That the channel counts `lookups` of this node: it stays for one FORGET less, and goes with it. */
+/* That the channel counts `lookups` of this node: it stays for one FORGET less, and goes with it.
+ */
 static void is_counted(struct rig *rig, uint64_t node, uint64_t lookups)
 {
 	if (lookups > 1) {

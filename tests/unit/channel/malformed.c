@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Messages that no kernel and no libfuse would send. Nobody hangs over them, nothing is read beyond them. */
+/* Messages that no kernel and no libfuse would send. Nobody hangs over them, nothing is read beyond
+ * them. */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -59,9 +60,9 @@ FACT(request_with_a_body_too_short_for_its_kind_is_einval)
 		uint32_t opcode;
 		size_t enough;
 	} kinds[] = {
-		{ FUSE_OPEN, 8 },      { FUSE_GETXATTR, 9 },	{ FUSE_SETXATTR, 9 },
+		{ FUSE_OPEN, 8 },	 { FUSE_GETXATTR, 9 },	 { FUSE_SETXATTR, 9 },
 		{ FUSE_REMOVEXATTR, 1 }, { FUSE_FALLOCATE, 32 }, { FUSE_POLL, 24 },
-		{ FUSE_INIT, 16 },     { OP_RENAME2, 18 },
+		{ FUSE_INIT, 16 },	 { OP_RENAME2, 18 },
 	};
 	static const char zeros[64];
 	uint64_t malformed = 0;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* Watched nodes: of which forgotten ones the server hears, and how often. */
+/* Watched nodes: of which forgotten or unopened ones the server hears, and how often. */
+#include <fcntl.h>
+
 #include "harness.h"
 
-static void hears_of(struct rig *rig, uint64_t node)
+static void hears(struct rig *rig, uint64_t node, uint64_t what)
 {
 	const struct fuse_forget_in *in;
 	struct packet packet;
@@ -11,7 +13,12 @@ static void hears_of(struct rig *rig, uint64_t node)
 	EQUAL(packet.length, sizeof(struct fuse_in_header) + sizeof(*in));
 	EQUAL(asked(&packet)->nodeid, node);
 	in = asked_body(&packet);
-	EQUAL(in->nlookup, 1);
+	EQUAL(in->nlookup, what);
+}
+
+static void hears_of(struct rig *rig, uint64_t node)
+{
+	hears(rig, node, FORGET_DONE);
 }
 
 FACT(forgotten_nodes_are_not_told_unless_watched)
@@ -149,6 +156,161 @@ FACT(watch_outlives_the_server_that_asked)
 	rig_restart(&rig);
 	kernel_forgets(&rig, 5, 1);
 	hears_of(&rig, 5);
+	rig_settle(&rig);
+	rig_close(&rig);
+}
+
+/* Asked whether a node is open. */
+
+static void asks_about(struct rig *rig, uint64_t node)
+{
+	server_notifies(rig, PRIVATE_ASK, &node, sizeof(node));
+}
+
+static void releases(struct rig *rig, uint64_t node)
+{
+	kernel_gets(rig, kernel_asks(rig, FUSE_RELEASE, node, NULL, 0), 0, NULL);
+}
+
+FACT(node_is_open_until_each_of_its_opens_is_released)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	create(&rig, 5, 77);
+	open_natively(&rig, 5);
+	rig_restart(&rig);
+	asks_about(&rig, 5);
+	hears(&rig, 5, FORGET_OPEN);
+	releases(&rig, 5);
+	asks_about(&rig, 5);
+	hears(&rig, 5, FORGET_OPEN);
+	releases(&rig, 5);
+	releases(&rig, 6);
+	asks_about(&rig, 5);
+	hears(&rig, 5, FORGET_UNOPENED);
+	rig_settle(&rig);
+	rig_close(&rig);
+}
+
+FACT(node_that_the_kernel_does_not_know_is_forgotten_when_asked)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	asks_about(&rig, 5);
+	hears_of(&rig, 5);
+	rig_settle(&rig);
+	EQUAL(rig_counters(&rig).nodes, 0);
+	rig_close(&rig);
+}
+
+FACT(node_that_was_asked_about_is_watched)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	look_up(&rig, 5);
+	asks_about(&rig, 5);
+	hears(&rig, 5, FORGET_UNOPENED);
+	kernel_forgets(&rig, 5, 1);
+	hears_of(&rig, 5);
+	rig_settle(&rig);
+	rig_close(&rig);
+}
+
+FACT(node_told_unopened_is_the_servers_to_open)
+{
+	struct rig rig;
+	uint64_t unique;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	create(&rig, 5, 77);
+	releases(&rig, 5);
+	asks_about(&rig, 5);
+	hears(&rig, 5, FORGET_UNOPENED);
+	unique = kernel_asks_open(&rig, 5, 0);
+	EQUAL(server_gets(&rig, FUSE_OPEN, NULL), unique);
+	server_answers(&rig, unique, -116, NULL, 0);
+	kernel_gets(&rig, unique, -116, NULL);
+	EQUAL(open_node(&rig, 5, 78).backing_id, 77);
+	EQUAL(closed_next(&rig), 78);
+	asks_about(&rig, 5);
+	hears(&rig, 5, FORGET_OPEN);
+	rig_close(&rig);
+}
+
+FACT(node_whose_open_is_under_way_is_open)
+{
+	struct rig rig;
+	uint64_t unique;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	look_up(&rig, 5);
+	unique = kernel_asks_open(&rig, 5, O_TRUNC);
+	EQUAL(server_gets(&rig, FUSE_OPEN, NULL), unique);
+	asks_about(&rig, 5);
+	hears(&rig, 5, FORGET_OPEN);
+	server_answers(&rig, unique, -28, NULL, 0);
+	kernel_gets(&rig, unique, -28, NULL);
+	asks_about(&rig, 5);
+	hears(&rig, 5, FORGET_UNOPENED);
+	rig_close(&rig);
+}
+
+FACT(open_whose_reply_nobody_takes_is_none)
+{
+	struct rig rig;
+	uint64_t unique;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	look_up(&rig, 5);
+	unique = kernel_asks_open(&rig, 5, 0);
+	server_gets(&rig, FUSE_OPEN, NULL);
+	device_wants_not(unique);
+	server_answers_open(&rig, unique, 77, 0);
+	asks_about(&rig, 5);
+	hears(&rig, 5, FORGET_UNOPENED);
+
+	look_up(&rig, 6);
+	unique = kernel_asks(&rig, FUSE_CREATE, 1, "................name", 21);
+	server_gets(&rig, FUSE_CREATE, NULL);
+	device_wants_not(unique);
+	server_answers_create(&rig, unique, 6, 78);
+	asks_about(&rig, 6);
+	hears(&rig, 6, FORGET_UNOPENED);
+
+	look_up(&rig, 7);
+	unique = kernel_asks_open(&rig, 7, 0);
+	server_gets(&rig, FUSE_OPEN, NULL);
+	kernel_interrupts(&rig, unique);
+	rig_settle(&rig);
+	clock_advance(GRACE);
+	kernel_gets(&rig, unique, -4, NULL);
+	asks_about(&rig, 7);
+	hears(&rig, 7, FORGET_UNOPENED);
+	server_answers_open(&rig, unique, 79, 0);
+	asks_about(&rig, 7);
+	hears(&rig, 7, FORGET_UNOPENED);
+	rig_settle(&rig);
+	rig_close(&rig);
+}
+
+FACT(question_that_is_no_number_is_not_answered)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	server_notifies(&rig, PRIVATE_ASK, NULL, 0);
+	server_notifies(&rig, PRIVATE_ASK, "1234567", 7);
+	server_notifies(&rig, PRIVATE_ASK, "1234567812345678", 16);
 	rig_settle(&rig);
 	rig_close(&rig);
 }
