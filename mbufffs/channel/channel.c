@@ -427,7 +427,7 @@ enum channel_state channel_state(struct channel *channel)
 	enum channel_state state;
 
 	pthread_mutex_lock(&channel->lock);
-	state = channel->ended	       ? CHANNEL_ENDED :
+	state = channel->ended	     ? CHANNEL_ENDED :
 		channel->server >= 0 ? CHANNEL_SERVING :
 				       CHANNEL_IDLE;
 	pthread_mutex_unlock(&channel->lock);

@@ -16,11 +16,11 @@
 #define CHANNEL_MESSAGE_MAX (1u << 20)
 
 struct channel_settings {
-	int device;	    /* the /dev/fuse descriptor; the caller's, stays open while threads run */
-	bool passthrough;   /* ask the kernel for it; it may decline */
-	uint32_t grace_ms;  /* how long an interrupted request may wait for its reply */
-	size_t keep_limit;  /* bytes of unanswered requests; more are refused with ENOMEM */
-	uint32_t sends_max; /* servers that may die over one request before it gets EIO */
+	int device;	  /* the /dev/fuse descriptor; the caller's, stays open while threads run */
+	bool passthrough; /* ask the kernel for it; it may decline */
+	uint32_t grace_ms;   /* how long an interrupted request may wait for its reply */
+	size_t keep_limit;   /* bytes of unanswered requests; more are refused with ENOMEM */
+	uint32_t deaths_max; /* servers at work that may die over one request before it gets EIO */
 	/* Ends a backing id (an ioctl on the device); called from a thread of its own. */
 	void (*close_backing)(void *context, int32_t id);
 	void *context;
@@ -39,9 +39,9 @@ struct channel_counters {
 	uint64_t replies;		    /* replies of servers that were passed on */
 	uint64_t resent;		    /* requests sent to another server once more */
 	uint64_t dropped;		    /* replies that nobody waited for any more */
-	uint64_t malformed;		    /* messages of a wrong length or kind, from either side */
-	uint64_t interrupted;		    /* requests answered EINTR */
-	uint64_t kept;			    /* requests unanswered now */
+	uint64_t malformed;   /* messages of a wrong length or kind, from either side */
+	uint64_t interrupted; /* requests answered EINTR */
+	uint64_t kept;	      /* requests unanswered now */
 	uint64_t kept_bytes;
 	uint64_t nodes;	  /* nodes that the kernel knows now */
 	uint64_t backing; /* of these, with a backing id */

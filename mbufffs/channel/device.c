@@ -80,7 +80,8 @@ static void open_directory(struct channel *channel, const struct fuse_in_header 
 
 /*
  * Attributes that are not ours do not exist. The answer comes from here because the kernel asks for
- * security.capability at writes, where a round trip to the server would cost twenty times the write.
+ * security.capability at writes, where a round trip to the server would cost twenty times the
+ * write.
  */
 static bool foreign_attribute(struct channel *channel, const struct fuse_in_header *header,
 			      const char *name)
@@ -232,7 +233,8 @@ static bool answered_here(struct channel *channel, const char *message, size_t l
 		answered(channel, header, -ENOSYS, NULL, 0);
 		return true;
 	case FUSE_IOCTL:
-		/* Areas have none, yet many a library asks each file that it opens for its terminal. */
+		/* Areas have none, yet many a library asks each file that it opens for its
+		 * terminal. */
 		answered(channel, header, -ENOTTY, NULL, 0);
 		return true;
 	case FUSE_GETXATTR:
@@ -316,7 +318,8 @@ void from_kernel(struct channel *channel, char *message, size_t length)
 	switch (header->opcode) {
 	case FUSE_FORGET:
 		pthread_mutex_lock(&channel->lock);
-		node_forget(channel, header->nodeid, ((const struct fuse_forget_in *)body)->nlookup);
+		node_forget(channel, header->nodeid,
+			    ((const struct fuse_forget_in *)body)->nlookup);
 		pthread_mutex_unlock(&channel->lock);
 		return;
 	case FUSE_BATCH_FORGET:

@@ -17,7 +17,8 @@ bool edit_init_request(struct channel *channel, char *message, size_t length)
 		channel->offered2 = in->flags2;
 	/*
 	 * Without this flag libfuse takes and makes messages of 32 pages instead of 256. With
-	 * passthrough there are no larger ones, and a message must fit the kernel's idea of a packet.
+	 * passthrough there are no larger ones, and a message must fit the kernel's idea of a
+	 * packet.
 	 */
 	in->flags &= ~INIT_MAX_PAGES;
 	kept = request_make(message, length);
@@ -92,8 +93,8 @@ struct request *fallocate_as_setxattr(const struct channel *channel, const char 
 	const struct fuse_fallocate_in *in = (const void *)(message + sizeof(*header));
 	const struct fallocate_words words = { in->offset, in->length, in->mode };
 	const size_t fixed = channel->setxattr_ext ? 16 : 8;
-	_Alignas(uint64_t) char body[sizeof(*header) + 16 + sizeof(FALLOCATE_NAME) +
-				     sizeof(words)] = { 0 };
+	_Alignas(uint64_t) char
+		body[sizeof(*header) + 16 + sizeof(FALLOCATE_NAME) + sizeof(words)] = { 0 };
 	const size_t length = sizeof(*header) + fixed + sizeof(FALLOCATE_NAME) + sizeof(words);
 	const uint32_t size = sizeof(words);
 	struct fuse_in_header rewritten = *header;

@@ -86,7 +86,7 @@ struct channel {
 
 	pthread_mutex_t lock;
 	pthread_cond_t work;
-	int server; /* the present server's socket, -1: none */
+	int server;   /* the present server's socket, -1: none */
 	bool greeted; /* the present server has answered its INIT */
 	bool ended, ready, passthrough, setxattr_ext;
 	bool stalled; /* the server's socket was full: wait until it can take more */
@@ -95,7 +95,7 @@ struct channel {
 	struct request *first, *last, *unsent;
 	unsigned interrupts; /* requests with a mark that are not answered */
 	struct job *jobs, **jobs_end;
-	struct request *init; /* the kernel's INIT, kept for every later server */
+	struct request *init;	    /* the kernel's INIT, kept for every later server */
 	uint32_t offered, offered2; /* what that INIT offered */
 	struct fuse_statfs_out statfs;
 	bool statfs_known;
@@ -110,19 +110,19 @@ void channel_end(struct channel *channel);
 uint64_t now_ms(void);
 int write_device(struct channel *channel, const void *message, size_t length);
 int answer(struct channel *channel, uint64_t unique, int error, const void *body, size_t length);
-struct node *node_find(struct channel *channel, uint64_t id);		   /* L */
-struct node *node_make(struct channel *channel, uint64_t id);		   /* L, NULL: no memory */
-void node_count(struct channel *channel, uint64_t id);			   /* L */
+struct node *node_find(struct channel *channel, uint64_t id);		  /* L */
+struct node *node_make(struct channel *channel, uint64_t id);		  /* L, NULL: no memory */
+void node_count(struct channel *channel, uint64_t id);			  /* L */
 void tell_forgotten(struct channel *channel, uint64_t id, uint64_t what); /* L */
-void node_forget(struct channel *channel, uint64_t id, uint64_t lookups);  /* L */
-void node_released(struct channel *channel, uint64_t id);		   /* L */
-void queue_close(struct channel *channel, int32_t backing);		   /* L */
+void node_forget(struct channel *channel, uint64_t id, uint64_t lookups); /* L */
+void node_released(struct channel *channel, uint64_t id);		  /* L */
+void queue_close(struct channel *channel, int32_t backing);		  /* L */
 void queue_notification(struct channel *channel, const void *message, size_t length); /* L */
-void wake_pollers(struct channel *channel);				   /* L */
+void wake_pollers(struct channel *channel);					      /* L */
 struct request *request_make(const void *message, size_t length);
-void request_append(struct channel *channel, struct request *request);	   /* L */
-void request_remove(struct channel *channel, struct request *request);	   /* L, frees it */
-void flush_requests(struct channel *channel);				   /* L */
+void request_append(struct channel *channel, struct request *request); /* L */
+void request_remove(struct channel *channel, struct request *request); /* L, frees it */
+void flush_requests(struct channel *channel);			       /* L */
 
 /* device.c and server.c: the two readers. */
 void from_kernel(struct channel *channel, char *message, size_t length);
@@ -130,8 +130,8 @@ void *device_loop(void *channel);
 void *server_loop(void *channel);
 
 /* edit.c: what is changed in passing. */
-bool edit_init_request(struct channel *channel, char *message, size_t length); /* L */
-bool edit_init_reply(struct channel *channel, char *body, size_t length);      /* L */
+bool edit_init_request(struct channel *channel, char *message, size_t length);		/* L */
+bool edit_init_reply(struct channel *channel, char *body, size_t length);		/* L */
 bool edit_open_reply(struct channel *channel, uint64_t node, struct open_reply *reply); /* L */
 struct request *fallocate_as_setxattr(const struct channel *channel, const char *message);
 

@@ -25,10 +25,10 @@ static void close_backing(void *context, int32_t id)
 static int face_init(struct face *self, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "device",     "passthrough", "grace_ms",
-				 "keep_limit", "sends_max",   NULL };
+				 "keep_limit", "deaths_max",  NULL };
 	struct channel_settings settings = {
 		.grace_ms = 2000,
-		.sends_max = 10,
+		.deaths_max = 10,
 		.close_backing = close_backing,
 	};
 	Py_ssize_t keep_limit = 64 << 20;
@@ -39,7 +39,7 @@ static int face_init(struct face *self, PyObject *args, PyObject *keywords)
 		return -1;
 	}
 	if (!PyArg_ParseTupleAndKeywords(args, keywords, "i|$pInI", names, &device, &passthrough,
-					 &settings.grace_ms, &keep_limit, &settings.sends_max))
+					 &settings.grace_ms, &keep_limit, &settings.deaths_max))
 		return -1;
 	settings.device = device;
 	settings.context = (void *)(intptr_t)device;

@@ -112,7 +112,8 @@ struct fallocate_words {
 #define EXCHANGE_TAG_SHIFT 8
 #define EXCHANGE_TAGS (1u << 23)
 
-/* Bit 31 of the header's pid: this request was sent to an earlier server, and may have been done. */
+/* Bit 31 of the header's pid: this request was sent to an earlier server, and may have been done.
+ */
 #define SENT_AGAIN (1u << 31)
 
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The server's side: attaches servers, passes their replies on, and keeps the time of interrupts. */
+/* The server's side: attaches servers, passes their replies on, and keeps the time of interrupts.
+ */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -36,12 +37,20 @@ static void answer_interrupted(struct channel *channel)
 static void detach(struct channel *channel)
 {
 	struct request *request = channel->first, *after;
+	bool reached = channel->greeted;
 
 	close(channel->server);
 	channel->server = -1;
 	channel->stalled = false;
+	channel->greeted = false;
 	for (; request; request = after) {
 		after = request->after;
+		/* From the first that was not sent on, none was: this server did not die of them.
+		 */
+		if (request == channel->unsent)
+			reached = false;
+		if (reached)
+			request->deaths++;
 		if (request->answered || request->replyless || request->greeting) {
 			request_remove(channel, request);
 		} else if (request->opcode == FUSE_STATFS && channel->statfs_known) {
@@ -82,7 +91,7 @@ int channel_attach(struct channel *channel, int socket)
 		after = request->after;
 		if (!request->sends)
 			continue;
-		if (request->sends >= channel->set.sends_max) {
+		if (request->deaths >= channel->set.deaths_max) {
 			answer(channel, request->entry.key, -EIO, NULL, 0);
 			request_remove(channel, request);
 			continue;
@@ -168,7 +177,8 @@ static bool count_lookups(struct channel *channel, uint32_t opcode, const char *
 	if (makes_entry(opcode)) {
 		const struct fuse_entry_out *entry = (const void *)body;
 
-		if (length != (opcode == FUSE_CREATE ? sizeof(struct create_reply) : sizeof(*entry)))
+		if (length !=
+		    (opcode == FUSE_CREATE ? sizeof(struct create_reply) : sizeof(*entry)))
 			return false;
 		if (forget)
 			node_forget(channel, entry->nodeid, 1);
@@ -358,6 +368,8 @@ static void from_server(struct channel *channel, char *message, size_t length)
 	opcode = request->opcode;
 	node = request->node;
 	greeting = request->greeting;
+	if (opcode == FUSE_INIT)
+		channel->greeted = true;
 	if (!greeting &&
 	    (header->error > 0 || header->error <= -512 ||
 	     (!header->error && !edit_reply(channel, request, body, length - sizeof(*header))))) {
@@ -379,7 +391,8 @@ static void from_server(struct channel *channel, char *message, size_t length)
 		/* First the open: taking the look-up back may free the node. */
 		if (opcode == FUSE_OPEN) {
 			node_released(channel, node);
-			/* Made by this reply alone: its client has gone, and the kernel's node too. */
+			/* Made by this reply alone: its client has gone, and the kernel's node too.
+			 */
 			if (node_find(channel, node) && !node_find(channel, node)->lookups)
 				node_forget(channel, node, 0);
 		}
@@ -399,8 +412,10 @@ unlock:
 static bool drain(struct channel *channel, int server, char *message)
 {
 	for (;;) {
-		/* MSG_TRUNC: the true length, so that a packet that is too long is known as such. */
-		ssize_t length = recv(server, message, CHANNEL_MESSAGE_MAX, MSG_DONTWAIT | MSG_TRUNC);
+		/* MSG_TRUNC: the true length, so that a packet that is too long is known as such.
+		 */
+		ssize_t length =
+			recv(server, message, CHANNEL_MESSAGE_MAX, MSG_DONTWAIT | MSG_TRUNC);
 
 		/* A reset comes first, but what the server wrote before its death is there. */
 		if (length < 0 && (errno == EINTR || errno == ECONNRESET))

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* A hash table with chains that keeps what it is given; it allocates only its slots until it is taken down. */
+/* A hash table with chains that keeps what it is given; it allocates only its slots until it is
+ * taken down. */
 #include <stdlib.h>
 
 #include "internal.h"

@@ -63,7 +63,7 @@ struct channel_settings rig_settings(void)
 		.passthrough = true,
 		.grace_ms = GRACE,
 		.keep_limit = 16 << 20,
-		.sends_max = SENDS,
+		.deaths_max = SENDS,
 		.close_backing = note_closed,
 	};
 }

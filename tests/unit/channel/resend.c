@@ -112,6 +112,29 @@ FACT(request_over_which_too_many_servers_died_gets_eio_and_others_do_not)
 	rig_close(&rig);
 }
 
+/* Servers that are killed while they start say nothing about the requests that wait for them. */
+FACT(server_that_dies_before_it_has_begun_is_no_death_over_a_request)
+{
+	struct rig rig;
+	uint64_t unique;
+	int i;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	unique = makes(&rig, "........a");
+	gets_make(&rig, unique, PID);
+	for (i = 0; i < 3 * SENDS; i++) {
+		server_dies(&rig);
+		server_attaches(&rig);
+	}
+	rig_restart(&rig);
+	gets_make(&rig, unique, PID | SENT_AGAIN);
+	server_answers_entry(&rig, unique, 5);
+	kernel_gets(&rig, unique, 0, NULL);
+	rig_settle(&rig);
+	rig_close(&rig);
+}
+
 FACT(reply_to_what_was_sent_again_is_passed_on_once)
 {
 	struct rig rig;

@@ -301,7 +301,7 @@ FACT(storm_of_clients_under_dying_servers_never_meets_a_closed_id)
 	pthread_mutex_init(&storm.lock, NULL);
 	pthread_cond_init(&storm.closing, NULL);
 	settings.grace_ms = 5;
-	settings.sends_max = UINT32_MAX;
+	settings.deaths_max = UINT32_MAX;
 	settings.close_backing = on_close;
 	rig_open(&storm.rig, &settings);
 	EQUAL(pipe(storm.over), 0);
