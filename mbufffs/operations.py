@@ -42,6 +42,7 @@ FOREVER = 3600.0  # seconds; all changes come through the mount, so the kernel m
 ASKING = 1.0  # seconds within which the channel tells whether a removed area is open
 FREEING = 2.0  # seconds after a removal in which a lack of memory may still mend itself
 FREEING_STEP = 0.05  # seconds in which some of it must have come back
+FREEING_RATE = 1 << 30  # bytes a second that are freed at least; the store shows it at the end only
 BACKING_OPEN = 0x4010E501  # _IOW(229, 1, struct fuse_backing_map)
 BACKING_CLOSE = 0x4004E502  # _IOW(229, 2, u32)
 
@@ -122,6 +123,7 @@ class Operations(pyfuse3.Operations):
         self._device = device
         self._turns: dict[int, tuple[trio.Lock, list[None]]] = {}
         self._removed = -math.inf  # when an area was removed last, in trio's time
+        self._freed = -math.inf  # when the memory of all forgotten areas is back
 
     # Names
 
@@ -293,7 +295,9 @@ class Operations(pyfuse3.Operations):
                 continue
             if last is None:
                 continue
-            if os.fstat(last).st_blocks * 512 < LARGE:
+            size = os.fstat(last).st_blocks * 512
+            self._freed = max(self._freed, self._removed) + size / FREEING_RATE
+            if size < LARGE:
                 os.close(last)
             else:
                 await trio.to_thread.run_sync(os.close, last)
@@ -339,7 +343,8 @@ class Operations(pyfuse3.Operations):
                 if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                     raise
                 now = self._backend.statvfs().f_bfree
-                if now <= free or trio.current_time() > self._removed + FREEING:
+                if trio.current_time() > self._freed and (
+                        now <= free or trio.current_time() > self._removed + FREEING):
                     raise
                 free = now
             await trio.sleep(FREEING_STEP)

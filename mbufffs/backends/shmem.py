@@ -20,8 +20,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mbufffs.backends import ROOT, Attributes, Caller
-from mbufffs.backends._store import allocate, entries, rename_at
+from mbufffs.backends import ROOT, Attributes, Caller, listing
+from mbufffs.backends._store import allocate, rename_at
 from mbufffs.backends.nodes import HandleNodes, Nodes, PathNodes
 
 RENAME_NOREPLACE = 1
@@ -81,6 +81,7 @@ class ShmemBackend:
             self._nodes = HandleNodes(self._areas)
         except OSError:
             self._nodes = PathNodes(self._areas, self._hidden_directory)
+        self._stable_offsets = listing.offsets_are_stable(self._notes)
         self._hidden = {int(name) for name in os.listdir(self._hidden_directory)}
         self._emptied: set[int] = set()  # hidden, and without their bytes already
         self._open: OrderedDict[int, int] = OrderedDict()
@@ -252,7 +253,7 @@ class ShmemBackend:
         """Takes an empty directory out of the tree; False where only removing it does."""
         fd = self._nodes.open(node, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME)
         try:
-            if len(entries(fd, 0, 1024)) > len((b".", b"..")):
+            if not listing.is_empty(fd):
                 raise _error(errno.ENOTEMPTY)
         finally:
             os.close(fd)
@@ -346,12 +347,9 @@ class ShmemBackend:
     def entries(self, node: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:
         directory = self._nodes.open(node, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            # One page of replies holds about this many names.
-            at = offset
-            while batch := entries(directory, at, 1024):
-                for name, at in batch:
-                    if found := self._find(node, directory, name):
-                        yield name, found, at
+            for name, at in listing.names(directory, offset, stable=self._stable_offsets):
+                if found := self._find(node, directory, name):
+                    yield name, found, at
         finally:
             os.close(directory)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mbufffs import mounts
-from mbufffs.backends import Backend, Caller, shmem
+from mbufffs.backends import Backend, Caller, listing, shmem
 from tests.conftest import PREFIX
 
 LIMIT = 64 << 20
@@ -20,7 +20,7 @@ ME = Caller(os.geteuid(), os.getegid())
 AGAIN = Caller(os.geteuid(), os.getegid(), again=True)
 
 
-@pytest.fixture(params=["shmem by handle", "shmem by path"])
+@pytest.fixture(params=["shmem by handle", "shmem by path", "shmem before 6.6"])
 def reopened(request: pytest.FixtureRequest,
              monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Backend]]:
     """Makes the backend on one store; each call is what a new server would see."""
@@ -34,6 +34,8 @@ def reopened(request: pytest.FixtureRequest,
             raise PermissionError
 
         monkeypatch.setattr(shmem, "HandleNodes", refused)
+    if request.param == "shmem before 6.6":
+        monkeypatch.setattr(listing, "offsets_are_stable", lambda _: False)
     shmem.prepare_store(store, 0o755)
     umask = os.umask(0)
     made: list[shmem.ShmemBackend] = []

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Callable
@@ -226,6 +227,28 @@ def test_a_listing_can_be_read_on_from_any_offset(reopened: Callable[[], Backend
     assert len({name for name, _ in whole}) == 202
     rest = [name for name, _, _ in reopened().entries(ROOT, whole[99][1])]
     assert rest == [name for name, _ in whole[100:]]
+
+
+def test_removing_while_listing_skips_nothing(reopened: Callable[[], Backend]) -> None:
+    backend = reopened()
+    wanted = {b"area-%d" % number for number in range(60)}
+    for name in wanted:
+        area(backend, name)
+    node = backend.lookup(ROOT, b"area-7").node
+    for number in range(5):
+        backend.link(node, ROOT, b"linked-%d" % number, ME)
+        wanted.add(b"linked-%d" % number)
+    seen: list[bytes] = []
+    offset = 0
+    while page := list(itertools.islice(reopened().entries(ROOT, offset), 7)):
+        offset = page[-1][2]
+        for name, _, _ in page:
+            if name not in (b".", b".."):
+                seen.append(name)
+                if not name.startswith(b"linked") and name != b"area-7":
+                    backend.unlink(ROOT, name, ME)
+    assert len(seen) == len(wanted)
+    assert set(seen) == wanted
 
 
 # Sent again: the request of a server that died may have been done already.
