@@ -29,6 +29,7 @@ from mbufffs.channel import (
     FALLOCATE_NAME,
     FALLOCATE_WORDS,
     FORGET_DONE,
+    FORGET_OPEN,
     FORGET_UNOPENED,
     ask_message,
     split_exchange,
@@ -108,6 +109,15 @@ def _entry(attributes: Attributes) -> EntryAttributes:
     return _fill(EntryAttributes(), attributes)
 
 
+class _Removal:
+    """A removed area of which the channel was asked whether it is open."""
+
+    def __init__(self) -> None:
+        self.answer = FORGET_OPEN
+        self.answered = trio.Event()
+        self.settled = trio.Event()  # it has been emptied, or it is left as it is
+
+
 class Operations(pyfuse3.Operations):
     def __init__(self, backend: Backend, tell: Callable[[bytes], None],
                  device: int | None) -> None:
@@ -119,7 +129,7 @@ class Operations(pyfuse3.Operations):
         self._tell = tell
         self._hidden_last: int | None = None
         backend.on_hidden = self._on_hidden
-        self._asked: dict[int, tuple[trio.Event, list[int]]] = {}
+        self._removals: dict[int, _Removal] = {}
         self._device = device
         self._turns: dict[int, tuple[trio.Lock, list[None]]] = {}
         self._removed = -math.inf  # when an area was removed last, in trio's time
@@ -205,19 +215,25 @@ class Operations(pyfuse3.Operations):
         found = self._backend.attributes(node)
         if found.links or found.stat.st_blocks * 512 < LARGE:
             return
-        answered, answers = self._asked[node] = trio.Event(), []
-        self._tell(ask_message(node))
-        with trio.move_on_after(ASKING):
-            await answered.wait()
-        self._asked.pop(node, None)
-        if FORGET_UNOPENED in answers:
-            fd = self._backend.empty(node)
-            if fd is None:
-                return
-            try:
-                await trio.to_thread.run_sync(os.ftruncate, fd, 0)
-            finally:
-                os.close(fd)
+        removal = self._removals[node] = _Removal()
+        try:
+            self._tell(ask_message(node))
+            with trio.move_on_after(ASKING):
+                await removal.answered.wait()
+            if removal.answer == FORGET_UNOPENED:
+                await self._empty(node)
+        finally:
+            del self._removals[node]
+            removal.settled.set()
+
+    async def _empty(self, node: int) -> None:
+        fd = self._backend.empty(node)
+        if fd is None:
+            return
+        try:
+            await trio.to_thread.run_sync(os.ftruncate, fd, 0)
+        finally:
+            os.close(fd)
 
     # Directories are read by node and offset, so any server goes on where another one died.
 
@@ -282,10 +298,9 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self._removed = trio.current_time()
         for node, answer in inode_list:
-            if node in self._asked:
-                answered, answers = self._asked[node]
-                answers.append(answer)
-                answered.set()
+            if node in self._removals:
+                self._removals[node].answer = answer
+                self._removals[node].answered.set()
             if answer != FORGET_DONE:
                 continue
             try:
@@ -373,6 +388,9 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        if removal := self._removals.get(inode):
+            # The answer that nobody has it open must not become untrue before it is acted on.
+            await removal.settled.wait()
         if flags & os.O_TRUNC:
             await self._resize(inode, 0)
             mode = self._without_set_id(inode, ctx) if ctx.uid != 0 else None

@@ -204,3 +204,20 @@ def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str
                           check=False, **options)
     assert done.returncode == 0, f"{command}: {done.stderr or done.stdout}"
     return done
+
+
+# What may be skipped where CI runs, and why. Anything else that is missing there is a fault.
+SKIPS = {
+    "a limit needs root": "conformance: only a private tmpfs has a limit of its own",
+}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if os.environ.get("CI") != "true" or os.geteuid() != 0:
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    reasons = {str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped}
+    if unexpected := reasons - SKIPS.keys():
+        reporter.write_line(f"skipped without leave: {sorted(unexpected)}", red=True)
+        session.exitstatus = 1

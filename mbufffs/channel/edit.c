@@ -55,12 +55,35 @@ bool edit_init_reply(struct channel *channel, char *body, size_t length)
 }
 
 /*
+ * The backing id in a reply that was not looked at before, 0 for none. The kernel counts ids up,
+ * and a server registers them one after the other, each just before its reply: so what lies between
+ * the highest known id and the first of a new server was registered by one that was killed before
+ * it could tell. Nobody uses these; left alone they would hold their files until the mount goes.
+ */
+int32_t offered_backing(struct channel *channel, const struct open_reply *reply)
+{
+	const int32_t offered = channel->passthrough ? (int32_t)reply->fh : 0;
+	int32_t lost;
+
+	if (offered <= 0)
+		return 0;
+	if (channel->inherited && offered > channel->backing_highest &&
+	    offered - channel->backing_highest < BACKINGS_LOST_MAX)
+		for (lost = channel->backing_highest + 1; lost < offered; lost++)
+			queue_close(channel, lost);
+	channel->inherited = false;
+	if (offered > channel->backing_highest)
+		channel->backing_highest = offered;
+	return offered;
+}
+
+/*
  * The server registers a fresh backing id for every open that reaches it and offers it as fh. The
  * first one counts for the node; a second id beside an open file would be EIO in the kernel.
  */
 bool edit_open_reply(struct channel *channel, uint64_t id, struct open_reply *reply)
 {
-	int32_t offered = channel->passthrough ? (int32_t)reply->fh : 0;
+	int32_t offered = offered_backing(channel, reply);
 	struct node *node = node_make(channel, id);
 
 	if (!node) {

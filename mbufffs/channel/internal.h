@@ -69,6 +69,7 @@ struct poller {
 };
 
 #define POLLERS_MAX 4096
+#define BACKINGS_LOST_MAX 4096 /* a wider gap is no gap: the kernel's count has come round */
 
 /*
  * Threads: the device thread reads the kernel's messages, the server thread reads the servers'
@@ -86,8 +87,10 @@ struct channel {
 
 	pthread_mutex_t lock;
 	pthread_cond_t work;
-	int server;   /* the present server's socket, -1: none */
-	bool greeted; /* the present server has answered its INIT */
+	int server;		 /* the present server's socket, -1: none */
+	int32_t backing_highest; /* of all ids that servers have told of */
+	bool inherited;		 /* the present server has told of none yet, and is not the first */
+	bool greeted;		 /* the present server has answered its INIT */
 	bool ended, ready, passthrough, setxattr_ext;
 	bool stalled; /* the server's socket was full: wait until it can take more */
 
@@ -132,6 +135,7 @@ void *server_loop(void *channel);
 /* edit.c: what is changed in passing. */
 bool edit_init_request(struct channel *channel, char *message, size_t length);		/* L */
 bool edit_init_reply(struct channel *channel, char *body, size_t length);		/* L */
+int32_t offered_backing(struct channel *channel, const struct open_reply *reply);	/* L */
 bool edit_open_reply(struct channel *channel, uint64_t node, struct open_reply *reply); /* L */
 struct request *fallocate_as_setxattr(const struct channel *channel, const char *message);
 

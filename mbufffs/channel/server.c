@@ -112,6 +112,7 @@ int channel_attach(struct channel *channel, int socket)
 		}
 	}
 	channel->server = socket;
+	channel->inherited = channel->ready;
 	channel->unsent = channel->first;
 	flush_requests(channel);
 	/* What the last server would have told, nobody tells now. */
@@ -197,7 +198,7 @@ static void drop_open(struct channel *channel, uint64_t id, struct open_reply *o
 		edit_open_reply(channel, id, open);
 		node_released(channel, id);
 	} else {
-		queue_close(channel, (int32_t)open->fh);
+		queue_close(channel, offered_backing(channel, open));
 	}
 }
 

@@ -256,3 +256,43 @@ FACT(id_of_an_open_reply_that_nobody_takes_is_closed_when_the_node_is_forgotten_
 	EQUAL(rig_counters(&rig).nodes, 0);
 	rig_close(&rig);
 }
+
+FACT(ids_that_a_killed_server_registered_and_never_told_of_are_closed)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	look_up(&rig, 5);
+	open_node(&rig, 5, 77);
+	look_up(&rig, 6);
+	rig_restart(&rig);
+	open_node(&rig, 6, 80);
+	EQUAL(closed_next(&rig), 78);
+	EQUAL(closed_next(&rig), 79);
+	/* What this server leaves out it has closed itself. */
+	look_up(&rig, 7);
+	open_node(&rig, 7, 90);
+	rig_settle(&rig);
+	CHECK(closed_nothing(&rig));
+	rig_close(&rig);
+}
+
+FACT(ids_are_left_alone_when_the_kernels_count_has_come_round)
+{
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	look_up(&rig, 5);
+	open_node(&rig, 5, INT32_MAX - 1);
+	look_up(&rig, 6);
+	rig_restart(&rig);
+	open_node(&rig, 6, 3);
+	look_up(&rig, 7);
+	rig_restart(&rig);
+	open_node(&rig, 7, 4);
+	rig_settle(&rig);
+	CHECK(closed_nothing(&rig));
+	rig_close(&rig);
+}
