@@ -182,10 +182,16 @@ void queue_close(struct channel *channel, int32_t backing)
 
 void queue_notification(struct channel *channel, const void *message, size_t length)
 {
-	struct job *job = calloc(1, sizeof(*job) + length);
+	struct job *job = NULL;
 
-	if (!job)
+	/* A client that keeps the kernel from taking them must not fill this process's memory. */
+	if (channel->notifications < NOTIFICATIONS_MAX)
+		job = calloc(1, sizeof(*job) + length);
+	if (!job) {
+		channel->count.dropped++;
 		return;
+	}
+	channel->notifications++;
 	job->length = (uint32_t)length;
 	memcpy(job->notification, message, length);
 	queue_job(channel, job);
@@ -232,6 +238,8 @@ static void *worker_loop(void *argument)
 		channel->jobs = job->after;
 		if (!channel->jobs)
 			channel->jobs_end = &channel->jobs;
+		if (!job->close)
+			channel->notifications--;
 		pthread_mutex_unlock(&channel->lock);
 		if (job->close)
 			channel->set.close_backing(channel->set.context, job->close);

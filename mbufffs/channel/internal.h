@@ -69,6 +69,7 @@ struct poller {
 };
 
 #define POLLERS_MAX 4096
+#define NOTIFICATIONS_MAX 65536
 #define BACKINGS_LOST_MAX 4096 /* a wider gap is no gap: the kernel's count has come round */
 
 /*
@@ -98,6 +99,7 @@ struct channel {
 	struct request *first, *last, *unsent;
 	unsigned interrupts; /* requests with a mark that are not answered */
 	struct job *jobs, **jobs_end;
+	unsigned notifications;	    /* among the jobs */
 	struct request *init;	    /* the kernel's INIT, kept for every later server */
 	uint32_t offered, offered2; /* what that INIT offered */
 	struct fuse_statfs_out statfs;
