@@ -6,7 +6,8 @@ PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv
-TEST_PACKAGES := attr clang fio libclang-rt-14-dev libpython3-testsuite make procps stress-ng util-linux
+TEST_PACKAGES := attr clang fio git libclang-rt-14-dev libpython3-testsuite make procps rsync \
+                 stress-ng strace tar util-linux
 CHECK_PACKAGES := clang-format shellcheck
 MOUNTPOINT ?= /mnt/mbuff
 C_SOURCES := $(wildcard mbufffs/channel/*.[ch] mbufffs/backends/*.c)

@@ -13,6 +13,8 @@ from typing import Protocol
 from mbufffs.backends import ROOT
 from mbufffs.backends._store import node_at, open_node
 
+_PATH_MAX = 4095  # bytes of a path in one call
+
 
 class Nodes(Protocol):
     """`open` follows no symbolic link; ESTALE for a node that is in the store no more."""
@@ -89,7 +91,7 @@ class PathNodes:
         parts: list[bytes] = []
         at = node
         while at != ROOT:
-            if at not in self._seen or len(parts) > 4096:
+            if at not in self._seen or len(parts) > len(self._seen):  # a circle of old hints
                 return None
             at, name = self._seen[at]
             parts.append(name)
@@ -98,7 +100,7 @@ class PathNodes:
     @staticmethod
     def _checked(path: bytes, directory: int, node: int) -> int | None:
         try:
-            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            fd = _open_far(path, directory, os.O_PATH | os.O_NOFOLLOW)
         except OSError:
             return None
         if os.fstat(fd).st_ino == node:
@@ -111,7 +113,10 @@ class PathNodes:
         todo = [(ROOT, b".")]
         while todo:
             parent, path = todo.pop()
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._areas)
+            try:
+                fd = _open_far(path, self._areas, os.O_RDONLY | os.O_DIRECTORY)
+            except PermissionError:
+                continue  # its mode forbids clients to look inside, and us too
             try:
                 with os.scandir(fd) as entries:
                     for entry in entries:
@@ -121,6 +126,22 @@ class PathNodes:
                             todo.append((entry.inode(), path + b"/" + name))
             finally:
                 os.close(fd)
+
+
+def _open_far(path: bytes, directory: int, flags: int) -> int:
+    """open(2) of a path that may be longer than it takes at once."""
+    at = directory
+    try:
+        while len(path) > _PATH_MAX:
+            cut = path.rindex(b"/", 0, _PATH_MAX)
+            further = os.open(path[:cut], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
+            if at != directory:
+                os.close(at)
+            at, path = further, path[cut + 1:]
+        return os.open(path, flags | os.O_CLOEXEC, dir_fd=at)
+    finally:
+        if at != directory:
+            os.close(at)
 
 
 def _reopened(found: int, flags: int) -> int:

@@ -58,6 +58,18 @@ def sync_file_range(fd: int, offset: int, length: int, flags: int) -> None:
     _checked(_libc.sync_file_range(fd, ctypes.c_long(offset), ctypes.c_long(length), flags))
 
 
+def handle_of(path: str) -> bytes:
+    """name_to_handle_at(2): a struct file_handle."""
+    handle = ctypes.create_string_buffer(struct.pack("=Ii", 128, 0), 136)
+    mount = ctypes.c_int()
+    _checked(_libc.name_to_handle_at(AT_FDCWD, os.fsencode(path), handle, ctypes.byref(mount), 0))
+    return handle.raw
+
+
+def open_by_handle(mount: int, handle: bytes, flags: int) -> int:
+    return _checked(_libc.open_by_handle_at(mount, handle, flags))
+
+
 class Directory:
     """A DIR stream of the C library, whose positions can be told and sought."""
 

@@ -3,9 +3,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import struct
 
-from tests.mount.posix.calls import UTIME_NOW, UTIME_OMIT, fallocate, utimensat
+from tests.mount.posix.calls import (
+    FALLOC_ZERO_RANGE,
+    UTIME_NOW,
+    UTIME_OMIT,
+    fallocate,
+    utimensat,
+)
 from tests.mount.posix.registry import case, case_for_each, case_of_root
 from tests.mount.posix.side import GROUP, MEMBER, OTHER, OWNER, Side
 
@@ -33,18 +41,47 @@ def chmod_of_a(side: Side, kind: str) -> None:
 def chown_of_a(side: Side, kind: str) -> None:
     side.make(kind, "x")
     for who, groups in PEOPLE:
-        for uid, gid in ((-1, -1), (OWNER, -1), (-1, OWNER), (-1, GROUP), (-1, OTHER),
-                         (OTHER, -1), (OWNER, GROUP), (OTHER, GROUP), (0, 0)):
+        for group, uid, gid in itertools.product((OWNER, OTHER), (-1, OWNER, OTHER),
+                                                 (-1, OWNER, GROUP, OTHER)):
             for mode in (0o777, 0o6777, 0o2767, 0o7000):
-                os.chown("x", OWNER, OWNER, follow_symlinks=False)
+                if uid == gid == -1:
+                    continue
+                os.chown("x", OWNER, group, follow_symlinks=False)
                 if kind != "symlink":
                     os.chmod("x", mode)
                 with side.user(who, *groups):
-                    side.note("who and which mode", (who, oct(mode)))
+                    side.note("who, which group, which mode", (who, group, oct(mode)))
                     side.chown("x", uid, gid, follow_symlinks=False)
                     side.lstat("x")
     if kind != "symlink":
         os.chmod("x", 0o777)
+
+
+@case_for_each("kind", (*KINDS, "symlink"), root=True)
+def chown_to_nobody_else_of_a(side: Side, kind: str) -> None:
+    side.make(kind, "x")
+    for who, groups in PEOPLE[:2]:
+        for mode in (0o777, 0o6777, 0o2767, 0o7000):
+            os.chown("x", OWNER, OWNER, follow_symlinks=False)
+            if kind != "symlink":
+                os.chmod("x", mode)
+            with side.user(who, *groups):
+                side.chown("x", -1, -1, follow_symlinks=False)
+                side.lstat("x")
+    if kind != "symlink":
+        os.chmod("x", 0o777)
+
+
+@case_of_root
+def chown_to_nobody_else_by_a_stranger(side: Side) -> None:
+    side.make("file", "x")
+    os.chown("x", OWNER, OWNER)
+    for mode in (0o777, 0o4777):
+        os.chmod("x", mode)
+        with side.user(OTHER):
+            side.chown("x", -1, -1)
+            side.lstat("x")
+    os.chmod("x", 0o777)
 
 
 @case_of_root
@@ -123,6 +160,15 @@ def _send_into(fd):
 
 
 @case_of_root
+def set_id_bits_and_a_change_that_fails(side: Side) -> None:
+    side.make("file", "f", content=b"content", mode=0o4777)
+    with side.user(OTHER):
+        fd = os.open("f", os.O_RDWR)
+        side.do("fallocate", fallocate, fd, FALLOC_ZERO_RANGE, 0, 5)
+        side.lstat("f")
+
+
+@case_of_root
 def set_id_bits_go_while_a_descriptor_is_open(side: Side) -> None:
     side.make("file", "f", content=b"content")
     os.chmod("f", 0o666)
@@ -177,26 +223,31 @@ def times_are_kept_to_the_nanosecond(side: Side) -> None:
 
 @case
 def extended_attributes_that_are_not_there(side: Side) -> None:
-    side.make("file", "f")
+    for kind in ("file", "empty", "dangling", "fifo", "none"):
+        side.make(kind, "x")
+        for name in ("user.none", "security.capability", "security.none", "user." + "x" * 250):
+            side.getxattr("x", name, follow_symlinks=False)
+            side.removexattr("x", name, follow_symlinks=False)
+        side.getxattr("x", "user." + "x" * 251, follow_symlinks=False)
+        side.getxattr("x", "", follow_symlinks=False)
+        side.sweep()
     side.make("empty", "d")
     side.make("dangling", "l")
-    side.make("fifo", "p")
-    for path in ("f", "d", "l", "p", "none"):
-        for name in ("user.none", "user.", "security.capability", "security.none",
-                     "user." + "x" * 251):
-            side.getxattr(path, name, follow_symlinks=False)
-            side.removexattr(path, name, follow_symlinks=False)
-        side.getxattr(path, "user." + "x" * 252, follow_symlinks=False)
-        side.getxattr(path, "", follow_symlinks=False)
-    side.do("listxattr d", lambda: [n for n in os.listxattr("d") if n.startswith("user.")])
-    side.do("listxattr l", lambda: os.listxattr("l", follow_symlinks=False))
-    side.do("listxattr none", lambda: os.listxattr("none"))
+    side.listxattr("d")
+    side.listxattr("l", follow_symlinks=False)
+    side.listxattr("none")
+
+
+@case
+def extended_attributes_of_the_mount(side: Side) -> None:
+    side.make("file", "f")
+    side.do("listxattr", lambda: sorted(os.listxattr("f")))
 
 
 @case
 def extended_attributes_without_a_kind(side: Side) -> None:
     side.make("file", "f")
-    for name in ("none", "system.posix_acl_access", "trusted.none"):
+    for name in ("none", "user."):
         side.getxattr("f", name)
         side.removexattr("f", name)
 
@@ -204,9 +255,26 @@ def extended_attributes_without_a_kind(side: Side) -> None:
 @case
 def extended_attributes_of_ones_own(side: Side) -> None:
     side.make("file", "f")
+    side.setxattr("f", "user.comment", b"value")
+    side.getxattr("f", "user.comment")
+    side.removexattr("f", "user.comment")
+
+
+@case_of_root
+def extended_attributes_of_roots(side: Side) -> None:
+    side.make("file", "f")
+    for name in ("trusted.comment", "security.comment"):
+        side.setxattr("f", name, b"value")
+
+
+@case
+def access_control_lists(side: Side) -> None:
+    side.make("file", "f")
     side.make("empty", "d")
-    for path in ("f", "d"):
-        side.setxattr(path, "user.comment", b"value")
-        side.getxattr(path, "user.comment")
-        side.removexattr(path, "user.comment")
-        side.setxattr(path, "user.comment", b"value", os.XATTR_REPLACE)
+    for path, name in (("f", "system.posix_acl_access"), ("d", "system.posix_acl_default")):
+        side.getxattr(path, name)
+        side.removexattr(path, name)
+    # A user with a right of his own, and the mask that this takes.
+    entries = ((1, 6, -1), (2, 4, OTHER), (4, 4, -1), (16, 6, -1), (32, 0, -1))
+    side.setxattr("f", "system.posix_acl_access", b"\2\0\0\0" + b"".join(
+        struct.pack("=HHi", *entry) for entry in entries))

@@ -16,13 +16,14 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 Log = list[tuple[str, Any]]  # a step, and what came of it
 Case = Callable[["Side"], None]
 
+CLOCK_REALTIME_COARSE = 5  # the clock of file times, which the time module does not name
 PATIENCE = 60  # seconds after which a case hangs
 PAST = 1_000_000_000 * 10**9  # long before any test, so that relatime lets every access count
 
@@ -141,7 +142,7 @@ class Side:
     def sweep(self) -> None:
         """Removes everything that is there."""
         for name in os.listdir("."):
-            _remove(name)
+            remove(name)
 
     @contextlib.contextmanager
     def user(self, uid: int, *groups: int) -> Iterator[None]:
@@ -172,8 +173,7 @@ class Side:
         for path in paths:
             os.utime(path, ns=(PAST, PAST), follow_symlinks=False)
             before[path] = os.lstat(path).st_ctime_ns
-        newest = max(before.values(), default=0)
-        _await(lambda: time.clock_gettime_ns(time.CLOCK_REALTIME_COARSE) > newest)
+        await_tick(before.values())
         yield
         for path, changed in before.items():
             try:
@@ -187,29 +187,34 @@ class Side:
                     ("c", found.st_ctime_ns, changed)) if moment != was)))
 
 
-def _await(condition: Callable[[], bool]) -> None:
-    while not condition():
+def await_tick(moments: Iterable[int]) -> None:
+    """Returns when what is changed from now on gets a later time than all of `moments`."""
+    now = time.time_ns()
+    newest = max((moment for moment in moments if moment <= now), default=0)
+    while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) <= newest:
         time.sleep(0.001)
 
 
-def _remove(path: str) -> None:
-    if stat.S_ISDIR(os.lstat(path).st_mode):
-        for name in os.listdir(path):
-            _remove(f"{path}/{name}")
-        os.rmdir(path)
-    else:
+def remove(path: str) -> None:
+    """Removes what is there and below, whatever its mode."""
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
         os.unlink(path)
+        return
+    os.chmod(path, 0o700)
+    for name in os.listdir(path):
+        remove(f"{path}/{name}")
+    os.rmdir(path)
 
 
 def _walk(path: str) -> Iterator[tuple[str, Any]]:
     found = os.lstat(path)
     entry: list[Any] = [seen(found)]
-    if stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(found.st_mode) and os.access(path, os.R_OK):
         entry.append(_digest(Path(path).read_bytes()))
     elif stat.S_ISLNK(found.st_mode):
         entry.append(os.readlink(path))
     yield path, entry
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(found.st_mode) and os.access(path, os.R_OK | os.X_OK):
         for name in sorted(os.listdir(path)):
             yield from _walk(f"{path}/{name}")
 
@@ -257,6 +262,7 @@ def _child(directory: Path, body: Callable[[Side], None], writer: int) -> None:
         os.umask(0o022)
         os.chdir(directory)
         body(side)
+        os.chmod(directory, 0o755)
         os.chdir(directory)
         side.tree("tree at the end")
     except BaseException:
