@@ -6,8 +6,9 @@ PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv
-TEST_PACKAGES := attr clang fio git libclang-rt-14-dev libpython3-testsuite make procps rsync \
-                 stress-ng strace tar util-linux
+TEST_PACKAGES := attr clang fio git libclang-rt-14-dev make procps rsync stress-ng strace tar \
+                 util-linux \
+                 libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite
 CHECK_PACKAGES := clang-format shellcheck
 MOUNTPOINT ?= /mnt/mbuff
 C_SOURCES := $(wildcard mbufffs/channel/*.[ch] mbufffs/backends/*.c)

@@ -73,7 +73,7 @@ def _python_with_tests() -> str | None:
 def test_cpythons_tests_pass_with_their_files_here(place: Path, module: str) -> None:
     python = _python_with_tests()
     if python is None:
-        pytest.skip("CPython's tests are missing (Debian: libpython3-testsuite)")
+        pytest.skip("CPython's tests are missing (Debian: libpython3.11-testsuite)")
     run(python, "-m", "unittest", "-q", f"test.{module}", cwd=place,
         env={**os.environ, "TMPDIR": str(place)})
 
