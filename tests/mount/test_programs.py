@@ -66,8 +66,10 @@ def _python_with_tests() -> str | None:
 
 
 @pytest.mark.parametrize("module", [
-    "test_mmap", "test_tempfile", "test_posix", "test_fileio", "test_fcntl", "test_shutil",
-    "test_mailbox", "test_dbm_dumb", "test_os.FileTests", "test_os.StatAttributeTests",
+    "test_mmap", "test_tempfile", "test_posix", "test_fileio", "test_fcntl", "test_mailbox",
+    # Without root, directories of mode 0600 cannot be listed.
+    *(["test_shutil"] if os.geteuid() == 0 else []),
+    "test_dbm_dumb", "test_os.FileTests", "test_os.StatAttributeTests",
     "test_os.UtimeTests", "test_os.WalkTests", "test_os.MakedirTests", "test_os.TestScandir",
     "test_os.TestSendfile", "test_os.LinkTests", "test_os.PosixUidGidTests"])
 def test_cpythons_tests_pass_with_their_files_here(place: Path, module: str) -> None:
