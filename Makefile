@@ -57,6 +57,10 @@ check: $(VENV)/installed ## lint, types, and the tests that need no mount
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+	@for source in $(filter %.c,$(C_SOURCES)); do \
+	  gcc -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -fsyntax-only \
+	    $$($(BIN)/python -c 'import sysconfig; print("-I" + sysconfig.get_path("include"))') \
+	    $$source || exit 1; done
 	@shellcheck $$(git ls-files '*.sh') .ci/run
 	@$(BIN)/python -m pytest -q tests/unit tests/conformance
 

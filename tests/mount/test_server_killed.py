@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Mounted, is_gone, wait_for
+from tests.conftest import Mounted, is_gone, needs_root, wait_for
 
 CHURN = Path(__file__).with_name("churn.py")
 
@@ -240,6 +240,44 @@ def test_areas_survive_the_death_of_everything(fresh: Mounted, victim: str) -> N
     assert path.read_bytes()[4:] == (b"frame" * 1000)[4:]
     mapped.close()
     close_after_the_keeper(file)
+
+
+WRITER = """
+import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+mapped = mmap.mmap(fd, 0)
+print("ready", flush=True)
+number = 0
+while not os.path.exists(sys.argv[2]):
+    number += 1
+    os.pwrite(fd, number.to_bytes(8, "little") * 1024, 0)
+    mapped[8192:16384] = number.to_bytes(8, "little") * 1024
+print(number, flush=True)
+"""
+
+
+@needs_root
+def test_writes_go_on_through_the_death_of_everything(fresh: Mounted, tmp_path: Path) -> None:
+    """Writers with open files and mappings notice nothing, and their bytes are there afterwards."""
+    paths = [fresh.path / f"area-{number}" for number in range(4)]
+    for path in paths:
+        path.write_bytes(bytes(16384))
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, tmp_path / "stop"],
+                                stdout=subprocess.PIPE, text=True) for path in paths]
+    for writer in writers:
+        assert writer.stdout
+        assert writer.stdout.readline() == "ready\n"
+    fresh.kill_keeper()
+    fresh.start()
+    before = [path.read_bytes()[:8] for path in paths]
+    wait_for(lambda: all(path.read_bytes()[:8] != was
+                         for path, was in zip(paths, before, strict=True)),
+             "writers go on, and the new mount shows it")
+    (tmp_path / "stop").touch()
+    for path, writer in zip(paths, writers, strict=True):
+        last = int(writer.communicate()[0])
+        assert writer.returncode == 0
+        assert path.read_bytes() == last.to_bytes(8, "little") * 2048
 
 
 def test_what_was_hidden_is_swept_at_the_next_mount(fresh: Mounted) -> None:
