@@ -102,7 +102,8 @@ def take_down(state: State) -> None:
     keeper = None
     with contextlib.suppress(NotMounted, OSError):
         keeper = ask(state, {"ask": "info"})["keeper"]
-    while mounts.mount_at(state.mountpoint):
+    # Only what is ours: a test may mount over a directory of the system's, like /dev/shm.
+    while (found := mounts.mount_at(state.mountpoint)) and found.fstype == mounts.FSTYPE:
         mounts.unmount(state.mountpoint, lazy=True)
     if keeper:
         with contextlib.suppress(ProcessLookupError):
@@ -112,8 +113,9 @@ def take_down(state: State) -> None:
         while mounts.mount_at(str(state.store)):
             mounts.unmount(str(state.store), lazy=True)
     shutil.rmtree(state.directory, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        Path(state.mountpoint).rmdir()
+    if _OURS.search(state.mountpoint):
+        with contextlib.suppress(OSError):
+            Path(state.mountpoint).rmdir()
 
 
 def _is_left(name: str) -> bool:
