@@ -52,6 +52,11 @@ class Settings:
     allow_other: bool = True
 
 
+def _python(module: str) -> list[str]:
+    """The command that runs a module of ours; the working directory is no place to import from."""
+    return [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", module]
+
+
 class Keeper:
     def __init__(self, settings: Settings) -> None:
         if settings.backend not in ("auto", "shmem"):
@@ -148,8 +153,7 @@ class Keeper:
         self._start_at = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []),
-                       "-m", "mbufffs.server", "--socket", str(theirs.fileno()),
+            command = [*_python("mbufffs.server"), "--socket", str(theirs.fileno()),
                        "--store", str(self.state.store)]
             inherited = [theirs.fileno(), self._lock]
             if self.settings.passthrough and os.geteuid() == 0:
@@ -267,8 +271,7 @@ def start(settings: Settings) -> None:
     """
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as answer:
-        command = [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []),
-                   "-m", "mbufffs.keeper", str(writer), json.dumps(asdict(settings))]
+        command = [*_python("mbufffs.keeper"), str(writer), json.dumps(asdict(settings))]
         # It forks at once, so that this process is left with no child to wait for.
         subprocess.run(command, pass_fds=[writer], start_new_session=True, cwd="/", check=False,
                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
