@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mbufffs import mounts, store
+from mbufffs.backends.registry import DEVICE, Registry
 from mbufffs.channel import Channel, messages
 from mbufffs.errors import Unavailable, one_line
 from mbufffs.state import state_of
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 Announce = Callable[[OSError | None], None]  # told once how the mount went: None is well
 
+BACKENDS = ("auto", "shmem", "device")
 OOM_SCORE = "-900"  # the OOM killer takes nearly everybody else first; only root may say so
 FAILURES_MAX = 8  # servers in a row that may end by themselves without having answered anything
 BACKOFF = 0.05  # seconds before the second of them, doubled each time
@@ -57,11 +59,32 @@ def _python(module: str) -> list[str]:
     return [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", module]
 
 
+def _registry(backend: str) -> Registry | None:
+    """The kernel module's registry, if areas are to be there."""
+    if backend == "shmem":
+        return None
+    try:
+        return Registry.open()
+    except OSError as error:
+        if backend == "auto" and error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV,
+                                                 errno.EACCES, errno.EPERM):
+            return None
+        if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+            raise Unavailable(f"there is no {DEVICE}: load the kernel module with: "
+                              "modprobe mbuff") from None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise PermissionError(error.errno, "is for root and the group mbuff alone",
+                                  DEVICE) from None
+        raise
+
+
 class Keeper:
     def __init__(self, settings: Settings) -> None:
-        if settings.backend not in ("auto", "shmem"):
-            raise Unavailable(f"there is no backend {settings.backend!r}; there are: auto, shmem")
+        if settings.backend not in BACKENDS:
+            raise Unavailable(f"there is no backend {settings.backend!r}; there are: "
+                              + ", ".join(BACKENDS))
         self.settings = settings
+        self._registry: Registry | None = None
         self.state = state_of(settings.mountpoint, settings.store)
         self.failed: str | None = None  # why it gave up
         self._server: subprocess.Popen[bytes] | None = None
@@ -79,7 +102,8 @@ class Keeper:
         mounts.prepare_mountpoint(settings.mountpoint, nonempty=settings.nonempty)
         state.make()
         self._lock = state.lock()
-        empty = not os.path.exists(state.store / "areas")
+        self._registry = _registry(settings.backend)
+        empty = not any((part / "areas").exists() for part in (state.store, state.directories))
         try:
             self._mount()
         except OSError:
@@ -89,7 +113,13 @@ class Keeper:
 
     def _mount(self) -> None:
         settings, state = self.settings, self.state
-        self._locked = store.prepare(state, settings.limit)
+        self._locked = True
+        if self._registry is None:
+            self._locked = store.prepare(state, settings.limit)
+        else:
+            store.prepare_for_device(state, settings.limit)
+            # One for all servers: what happens while there is none is kept for the next.
+            self._events = self._registry.events()
         options = ["allow_other"] if settings.allow_other else []
         self._device = mounts.mount_fuse(settings.mountpoint, options)
         self._channel = Channel(self._device,
@@ -149,13 +179,20 @@ class Keeper:
 
     # Servers
 
+    @property
+    def _store(self) -> Path:
+        return self.state.store if self._registry is None else self.state.directories
+
     def _start_server(self) -> None:
         self._start_at = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [*_python("mbufffs.server"), "--socket", str(theirs.fileno()),
-                       "--store", str(self.state.store)]
+                       "--store", str(self._store)]
             inherited = [theirs.fileno(), self._lock]
+            if self._registry is not None:
+                command += ["--registry", str(self._registry.fd), "--events", str(self._events)]
+                inherited += [self._registry.fd, self._events]
             if self.settings.passthrough and os.geteuid() == 0:
                 command += ["--device", str(self._device)]
                 inherited.append(self._device)
@@ -211,7 +248,13 @@ class Keeper:
 
     def info(self) -> dict[str, Any]:
         counters = self._channel.counters()
-        found = os.statvfs(self.state.store)
+        if self._registry is None:
+            found = os.statvfs(self.state.store)
+            limit = found.f_blocks * found.f_frsize
+            used = limit - found.f_bfree * found.f_frsize
+        else:
+            usage = self._registry.usage()
+            limit, used = usage.max_bytes, usage.used_bytes
         reason = ""
         if not self._channel.passthrough:
             if not self.settings.passthrough:
@@ -222,8 +265,8 @@ class Keeper:
                 reason = "the kernel has no FUSE passthrough (Linux 6.9, CONFIG_FUSE_PASSTHROUGH)"
         return {
             "mountpoint": self.settings.mountpoint,
-            "store": str(self.state.store),
-            "backend": "shmem",
+            "store": str(self._store),
+            "backend": "shmem" if self._registry is None else "device",
             "passthrough": self._channel.passthrough,
             "passthrough_reason": reason,
             "locked": self._locked,
@@ -231,8 +274,8 @@ class Keeper:
             "server": self._server.pid if self._server else None,
             "restarts": self._servers - 1,
             "uptime": round(time.monotonic() - self._started, 3),
-            "limit": found.f_blocks * found.f_frsize,
-            "used": (found.f_blocks - found.f_bfree) * found.f_frsize,
+            "limit": limit,
+            "used": used,
             "messages": messages(counters),
             "channel": {name: counters[name] for name in (
                 "resent", "dropped", "malformed", "interrupted", "kept", "nodes", "backing")},

@@ -13,9 +13,11 @@ import functools
 import logging
 import math
 import os
+import select
 import stat
 import struct
 import traceback
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -23,7 +25,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields
 
-from mbufffs.backends import Attributes, Backend, Caller
+from mbufffs.backends import AREA, Attributes, Backend, Caller, Change
 from mbufffs.backends.shmem import LARGE
 from mbufffs.channel import (
     FALLOCATE_NAME,
@@ -46,6 +48,11 @@ FREEING_STEP = 0.05  # seconds in which some of it must have come back
 FREEING_RATE = 1 << 30  # bytes a second that are freed at least; the store shows it at the end only
 BACKING_OPEN = 0x4010E501  # _IOW(229, 1, struct fuse_backing_map)
 BACKING_CLOSE = 0x4004E502  # _IOW(229, 2, u32)
+
+READABLE = select.POLLIN | select.POLLRDNORM | select.POLLPRI
+SEEN_MAX = 65536  # open files of which is known what they have been told
+EPOLL_CTL = {"x86_64": (b"233", b"255"), "aarch64": (b"21", b"251")}.get(
+    os.uname().machine, ())  # its number; for programs of 32 bits too
 
 _seen_bugs: set[str] = set()
 
@@ -76,6 +83,15 @@ def handler(function: _Handler) -> _Handler:
 def _caller(context: RequestContext) -> Caller:
     # Bit 31 of the pid is the channel's mark: sent to an earlier server before.
     return Caller(context.uid, context.gid, context.pid < 0)
+
+
+def _only_registers(thread: int) -> bool:
+    """Whether this poll is epoll_ctl(2)'s: it tells nobody, so epoll_wait(2) asks again."""
+    try:
+        with open(f"/proc/{thread}/syscall", "rb") as line:
+            return line.read().split()[0] in EPOLL_CTL
+    except (OSError, IndexError):  # it has ended, or is of another pid namespace
+        return False
 
 
 def _is_member(context: RequestContext, group: int) -> bool:
@@ -129,6 +145,11 @@ class Operations(pyfuse3.Operations):
         self._tell = tell
         self._hidden_last: int | None = None
         backend.on_hidden = self._on_hidden
+        self._changes: deque[Change] = deque()
+        self._changed = trio.Event()
+        backend.on_change = self._on_change
+        self._pollers: dict[int, dict[int, pyfuse3.PollHandle]] = {}
+        self._seen: OrderedDict[int, int] = OrderedDict()
         self._removals: dict[int, _Removal] = {}
         self._device = device
         self._turns: dict[int, tuple[trio.Lock, list[None]]] = {}
@@ -156,7 +177,7 @@ class Operations(pyfuse3.Operations):
         if not made and not stat.S_ISREG(found.stat.st_mode):
             raise FUSEError(errno.EEXIST)
         if not made and flags & os.O_TRUNC:
-            await self._resize(found.node, 0)
+            await self._cut(found.node)
             found = self._backend.attributes(found.node)
         return self._opened(found.node), _entry(found)
 
@@ -199,6 +220,64 @@ class Operations(pyfuse3.Operations):
         self._backend.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags, tag,
                              _caller(ctx))
         await self._give_back()
+
+    # What is not done through the mount: the kernel is told to ask again.
+
+    def _on_change(self, change: Change) -> None:
+        self._changes.append(change)
+        self._changed.set()
+
+    async def watch(self) -> None:
+        """Follows the backend's events, for as long as the mount lives."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell_changes)
+            while self._backend.events is not None:
+                self._backend.refresh()
+                await trio.lowlevel.wait_readable(self._backend.events)
+
+    async def _tell_changes(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            while self._changes:
+                try:
+                    self._tell_change(self._changes.popleft())
+                except OSError as error:
+                    # The kernel does not know it, which is as good.
+                    if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                        log.warning("cannot tell the kernel of a change: %s", error)
+
+    def _tell_change(self, change: Change) -> None:
+        # Not in a thread: these go to the channel, which always reads.
+        if change.name is not None:
+            pyfuse3.invalidate_entry(change.parent, change.name, change.node)
+        elif not change.notified:
+            pyfuse3.invalidate_inode(change.node, attr_only=True)
+        else:
+            for handle in self._pollers.pop(change.node, {}).values():
+                handle.notify()
+
+    @handler
+    async def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None,
+                   ctx: RequestContext) -> int:
+        # The channel puts the kernel's number of the open file here, and what it is polled for.
+        opened, wanted = fh >> 16, fh & 0xFFFF
+        if poll_handle is not None:
+            self._pollers.setdefault(inode, {})[opened] = poll_handle
+        # After the handle is kept: a notification from here on finds it.
+        count = self._backend.notified(inode)
+        if count is None:
+            raise FUSEError(errno.ENOSYS)
+        ready = select.POLLOUT | select.POLLWRNORM
+        if count != self._seen.get(opened, 0):
+            ready |= READABLE
+            if wanted & READABLE and not _only_registers(ctx.pid & 0x7FFFFFFF):
+                self._seen[opened] = count
+                self._seen.move_to_end(opened)
+                if len(self._seen) > SEEN_MAX:
+                    # It will be told once too often, which is allowed; too seldom is not.
+                    self._seen.popitem(last=False)
+        return ready
 
     def _on_hidden(self, node: int) -> None:
         self._hidden_last = node
@@ -327,6 +406,14 @@ class Operations(pyfuse3.Operations):
         finally:
             os.close(fd)
 
+    async def _cut(self, node: int) -> None:
+        """O_TRUNC. An area that the kernel holds keeps its size, as a device file would."""
+        try:
+            await self._resize(node, 0)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+
     async def _in_turn(self, node: int, large: bool, function: Callable[..., None],
                        *args: int) -> None:
         """Changes of one area follow each other; those of others never wait for them."""
@@ -367,7 +454,12 @@ class Operations(pyfuse3.Operations):
     # Bytes
 
     def _opened(self, node: int) -> FileInfo:
-        return FileInfo(fh=self._register(node), keep_cache=True)
+        backing = self._register(node)
+        if not backing and node & AREA:
+            # Not through the page cache: it would be a copy of what the kernel's users see. So
+            # a shared mapping is refused (ENODEV).
+            return FileInfo(fh=0, direct_io=True, keep_cache=False)
+        return FileInfo(fh=backing, keep_cache=True)
 
     def _register(self, node: int) -> int:
         """A fresh backing id for one open, 0 without passthrough; the channel may use another."""
@@ -392,7 +484,7 @@ class Operations(pyfuse3.Operations):
             # The answer that nobody has it open must not become untrue before it is acted on.
             await removal.settled.wait()
         if flags & os.O_TRUNC:
-            await self._resize(inode, 0)
+            await self._cut(inode)
             mode = self._without_set_id(inode, ctx) if ctx.uid != 0 else None
             if mode is not None:
                 self._backend.change(inode, mode=mode)

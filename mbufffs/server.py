@@ -19,6 +19,9 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from mbufffs.backends import Backend
+from mbufffs.backends.device import DeviceBackend
+from mbufffs.backends.registry import Registry
 from mbufffs.backends.shmem import ShmemBackend
 from mbufffs.channel import watch_message
 from mbufffs.operations import Operations
@@ -31,8 +34,23 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--socket", type=int, required=True, help="the channel's other end")
     parser.add_argument("--device", type=int, help="/dev/fuse of the connection, for passthrough")
     parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--registry", type=int, help="/dev/mbuff, where areas are the module's")
+    parser.add_argument("--events", type=int, help="and what others do there")
     parser.add_argument("--locked", action="store_true", help="the store's pages stay in memory")
     return parser.parse_args()
+
+
+def _backend(arguments: argparse.Namespace) -> Backend:
+    if arguments.registry is None:
+        return ShmemBackend(arguments.store, locked=arguments.locked)
+    return DeviceBackend(Registry(arguments.registry), arguments.events, arguments.store)
+
+
+async def _serve(operations: Operations) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(operations.watch)
+        await pyfuse3.main()
+        nursery.cancel_scope.cancel()
 
 
 def main() -> int:
@@ -43,7 +61,7 @@ def main() -> int:
     os.umask(0)
     # What the kernel sends when a lease is in somebody's way (backends/shmem.py); it would kill.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
-    backend = ShmemBackend(arguments.store, locked=arguments.locked)
+    backend = _backend(arguments)
 
     def tell(message: bytes) -> None:
         os.write(arguments.socket, message)
@@ -53,7 +71,7 @@ def main() -> int:
         tell(watch_message([node]))
     pyfuse3.init(operations, f"/dev/fd/{arguments.socket}", set())
     try:
-        trio.run(pyfuse3.main)
+        trio.run(_serve, operations)
     except Exception:
         # pyfuse3 knows no end of a socket: it reads nothing and raises. That the other end has
         # gone is how every server ends that is not killed.

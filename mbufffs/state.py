@@ -45,6 +45,11 @@ class State:
         return self.directory / "store"
 
     @property
+    def directories(self) -> Path:
+        """What stands in place of the store where areas are the kernel module's."""
+        return self.directory / "directories"
+
+    @property
     def control(self) -> Path:
         """Socket on which the keeper answers questions (mbufffs/client.py asks)."""
         return self.directory / "control"

@@ -1,37 +1,61 @@
 # SPDX-License-Identifier: MIT
-"""The store of a mount: made before it, and freed when the areas are to go."""
+"""The store of a mount: made before it, and freed when the areas are to go.
+
+Where areas are the kernel module's it holds their directories alone.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import stat
+from pathlib import Path
 
 from mbufffs import mounts
+from mbufffs.backends.device import prepare_directories
+from mbufffs.backends.registry import DEVICE, Registry
 from mbufffs.backends.shmem import prepare_store
 from mbufffs.state import State
+
+DIRECTORIES_LIMIT = 256 << 20  # bytes: a tmpfs charges a page and less for a directory
 
 
 def prepare(state: State, limit: int | None) -> bool:
     """The store, mounted and swept; whether its pages are locked to memory."""
-    root = os.geteuid() == 0
-    state.store.mkdir(mode=0o700, exist_ok=True)
-    locked = False
-    if root:
-        found = mounts.mount_at(str(state.store))
-        if found is None:
-            locked = mounts.mount_tmpfs(state.store, limit)
-        else:
-            locked = "noswap" in found.options.split(",")
-            if limit is not None:
-                mounts.resize_tmpfs(state.store, limit)
-    elif limit is not None:
+    if os.geteuid() != 0 and limit is not None:
         raise PermissionError(
             errno.EPERM, "a limit needs root: without it areas share the limit of /dev/shm")
-    # Like /dev/shm: everybody makes areas, and only their owners remove them.
-    prepare_store(state.store, 0o1777 if root else 0o700)
+    locked = _mounted(state.store, limit)
+    prepare_store(state.store, _root_mode())
     return locked
+
+
+def prepare_for_device(state: State, limit: int | None) -> None:
+    """The directories of the kernel module's areas, mounted and swept."""
+    if limit is not None:
+        raise OSError(errno.EINVAL, "the limit of the kernel's areas is the module's: "
+                      f"echo {limit} > /sys/module/mbuff/parameters/max_bytes")
+    _mounted(state.directories, DIRECTORIES_LIMIT if os.geteuid() == 0 else None)
+    prepare_directories(state.directories, _root_mode())
+
+
+def _root_mode() -> int:
+    # Like /dev/shm: everybody makes areas, and only their owners remove them.
+    return 0o1777 if os.geteuid() == 0 else 0o700
+
+
+def _mounted(store: Path, limit: int | None) -> bool:
+    store.mkdir(mode=0o700, exist_ok=True)
+    if os.geteuid() != 0:
+        return False
+    found = mounts.mount_at(str(store))
+    if found is None:
+        return mounts.mount_tmpfs(store, limit)
+    if limit is not None:
+        mounts.resize_tmpfs(store, limit)
+    return "noswap" in found.options.split(",")
 
 
 def discard(state: State) -> None:
@@ -41,9 +65,24 @@ def discard(state: State) -> None:
         # In a directory that everybody may write, a link could lead to anything of ours.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, "belongs to somebody else", str(directory))
-    store = mounts.resolved(str(state.store))
-    while (mount := mounts.mount_at(store)) is not None:
-        if mount.fstype != "tmpfs":
-            raise OSError(errno.EBUSY, f"has a {mount.fstype} mounted on it, not ours", store)
-        mounts.unmount(store)
+    if state.directories.exists() and os.path.exists(DEVICE):
+        _discard_areas()
+    for part in (state.store, state.directories):
+        store = mounts.resolved(str(part))
+        while (mount := mounts.mount_at(store)) is not None:
+            if mount.fstype != "tmpfs":
+                raise OSError(errno.EBUSY, f"has a {mount.fstype} mounted on it, not ours", store)
+            mounts.unmount(store)
     shutil.rmtree(state.directory)
+
+
+def _discard_areas() -> None:
+    """Removes the kernel module's areas, but for those that somebody holds."""
+    registry = Registry.open()
+    try:
+        for _, found in list(registry.areas()):
+            with contextlib.suppress(FileNotFoundError):
+                if not found.count and not found.kcount:
+                    registry.remove(found.id)
+    finally:
+        registry.close()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 ROOT = 1  # the node id of the mount's root directory (FUSE_ROOT_ID)
+AREA = 1 << 62  # bit of the node ids that are a number of the kernel module's registry
 
 
 @dataclass(slots=True)
@@ -35,6 +36,20 @@ class Caller:
     uid: int
     gid: int
     again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that was not done through the mount, and that the kernel may have cached.
+
+    With `name`: the entry of that name in the directory `parent` is new, or gone if `node` says
+    whose it was. Else the attributes of `node`, or with `notified` those who wait for it.
+    """
+
+    node: int = 0
+    parent: int = 0
+    name: bytes | None = None
+    notified: bool = False
 
 
 class Backend(Protocol):
@@ -102,5 +117,16 @@ class Backend(Protocol):
     def read(self, node: int, offset: int, size: int) -> bytes: ...
     def write(self, node: int, offset: int, data: bytes) -> int: ...
     def statvfs(self) -> os.statvfs_result: ...
+
+    # Changes from outside; a backend where there are none has no descriptor for them.
+    events: int | None  # readable when something has happened
+    on_change: Callable[[Change], None]
+
+    def refresh(self) -> None:
+        """Takes in what has happened, and tells on_change."""
+        ...
+    def notified(self, node: int) -> int | None:
+        """How many notifications the area has had; None where nobody can notify."""
+        ...
 
     on_hidden: Callable[[int], None]  # called when a removed area is kept until it is forgotten

@@ -87,15 +87,29 @@ class PathNodes:
         finally:
             os.close(found)
 
-    def _at_hint(self, node: int) -> int | None:
+    def path(self, node: int) -> bytes | None:
+        """The path of a node below the root; None for one that has been removed."""
+        if node == ROOT:
+            return b""
+        os.close(self.open(node, os.O_PATH))  # the hint is right now, or there is none
+        found = self._at_hint(node)
+        if found is None:
+            return None
+        os.close(found)
+        return self._hint(node)
+
+    def _hint(self, node: int) -> bytes | None:
         parts: list[bytes] = []
-        at = node
-        while at != ROOT:
-            if at not in self._seen or len(parts) > len(self._seen):  # a circle of old hints
+        while node != ROOT:
+            if node not in self._seen or len(parts) > len(self._seen):  # a circle of old hints
                 return None
-            at, name = self._seen[at]
+            node, name = self._seen[node]
             parts.append(name)
-        return self._checked(b"/".join(reversed(parts)), self._areas, node)
+        return b"/".join(reversed(parts))
+
+    def _at_hint(self, node: int) -> int | None:
+        path = self._hint(node)
+        return None if path is None else self._checked(path, self._areas, node)
 
     @staticmethod
     def _checked(path: bytes, directory: int, node: int) -> int | None:

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mbufffs.backends import ROOT, Attributes, Caller, listing
+from mbufffs.backends import ROOT, Attributes, Caller, Change, listing
 from mbufffs.backends._store import allocate, rename_at
 from mbufffs.backends.nodes import HandleNodes, Nodes, PathNodes
+from mbufffs.backends.notes import Notes
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -32,7 +32,6 @@ LARGE = 1 << 20  # bytes from which allocating is worth a look at free memory, a
 RESERVE = 64 << 20  # bytes of memory that an area never takes from the rest of the system
 
 _PARTS = ("areas", "hidden", "notes")
-_NOTES = 256  # more exchanges are never under way at once: each holds its directories
 _OPEN_MAX = 64  # descriptors kept for reading and writing without passthrough
 
 
@@ -70,26 +69,47 @@ def _error(code: int) -> OSError:
 class ShmemBackend:
     name = "shmem"
 
-    def __init__(self, store: Path, *, locked: bool) -> None:
+    def __init__(self, store: Path, *, locked: bool, handles: bool = True) -> None:
+        """Without `handles` a node id is the inode number alone."""
         self.locked = locked
+        self.events: int | None = None  # all changes come through the mount
+        self.on_change: Callable[[Change], None] = lambda change: None  # noqa: ARG005
         self.on_hidden: Callable[[int], None] = lambda node: None  # noqa: ARG005
-        self._areas, self._hidden_directory, self._notes = (
+        self._areas, self._hidden_directory, notes = (
             os.open(store / part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for part in _PARTS)
+        self._notes = Notes(notes)
         self._privileged = os.geteuid() == 0
         self._nodes: Nodes
         try:
+            if not handles:
+                raise _error(errno.EOPNOTSUPP)
             self._nodes = HandleNodes(self._areas)
         except OSError:
             self._nodes = PathNodes(self._areas, self._hidden_directory)
-        self._stable_offsets = listing.offsets_are_stable(self._notes)
+        self._stable_offsets = listing.offsets_are_stable(notes)
         self._hidden = {int(name) for name in os.listdir(self._hidden_directory)}
         self._emptied: set[int] = set()  # hidden, and without their bytes already
         self._open: OrderedDict[int, int] = OrderedDict()
 
     def close(self) -> None:
-        for fd in (self._areas, self._hidden_directory, self._notes, *self._open.values()):
+        for fd in (self._areas, self._hidden_directory, *self._open.values()):
             os.close(fd)
+        self._notes.close()
         self._open.clear()
+
+    def refresh(self) -> None:
+        pass
+
+    def notified(self, node: int) -> int | None:  # noqa: ARG002
+        return None
+
+    def path(self, node: int) -> bytes:
+        """Of a directory, below the root; ENOENT if it has been removed. Not with handles."""
+        assert isinstance(self._nodes, PathNodes)
+        path = self._nodes.path(node)
+        if path is None:
+            raise _error(errno.ENOENT)
+        return path
 
     # Names
 
@@ -325,23 +345,10 @@ class ShmemBackend:
 
     def _exchange(self, old: int, name: bytes, new: int, newname: bytes, source: Attributes,
                   target: Attributes | None, tag: int, caller: Caller) -> None:
-        """A second exchange would undo the first, so what stood where is noted before."""
         if target is None:
             raise _error(errno.ENOENT)
-        note = b"%d" % (tag % _NOTES)
-        if caller.again:
-            try:
-                fd = os.open(note, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._notes)
-            except FileNotFoundError:
-                pass
-            else:
-                with open(fd, "rb") as noted:
-                    if noted.read() == json.dumps([tag, target.node, source.node]).encode():
-                        return
-        fd = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600,
-                     dir_fd=self._notes)
-        with open(fd, "wb") as noted:
-            noted.write(json.dumps([tag, source.node, target.node]).encode())
+        if self._notes.begun(tag, source.node, target.node, again=caller.again):
+            return
         rename_at(old, name, new, newname, RENAME_EXCHANGE)
 
     def entries(self, node: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:

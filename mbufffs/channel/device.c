@@ -330,6 +330,7 @@ void from_kernel(struct channel *channel, char *message, size_t length)
 		return;
 	case FUSE_POLL:
 		remember_poll(channel, body);
+		edit_poll(message);
 		break;
 	default:
 		break;

@@ -5,6 +5,17 @@
 
 #include "internal.h"
 
+/*
+ * pyfuse3 tells its handler neither which open file polls nor for what: both come where the handle of
+ * the file would be, which says no more than the node. The kernel counts `kh` up from 1.
+ */
+void edit_poll(char *message)
+{
+	struct fuse_poll_in *in = (void *)(message + sizeof(struct fuse_in_header));
+
+	in->fh = in->kh << 16 | (in->events & 0xffff);
+}
+
 bool edit_init_request(struct channel *channel, char *message, size_t length)
 {
 	struct fuse_in_header *header = (void *)message;

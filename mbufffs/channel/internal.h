@@ -135,6 +135,7 @@ void *device_loop(void *channel);
 void *server_loop(void *channel);
 
 /* edit.c: what is changed in passing. */
+void edit_poll(char *message);
 bool edit_init_request(struct channel *channel, char *message, size_t length);		/* L */
 bool edit_init_reply(struct channel *channel, char *body, size_t length);		/* L */
 int32_t offered_backing(struct channel *channel, const struct open_reply *reply);	/* L */

@@ -55,8 +55,9 @@ def _limit(text: str | None) -> int | None:
 
 @click.command(short_help="Mount areas, with all that an earlier mount there has left.")
 @mountpoints.argument
-@click.option("--backend", type=click.Choice(["auto", "shmem"]), default="auto", show_default=True,
-              help="Who keeps the areas.")
+@click.option("--backend", type=click.Choice(["auto", "shmem", "device"]), default="auto",
+              show_default=True,
+              help="Who keeps the areas: the kernel module (device), or this program (shmem).")
 @click.option("--size", metavar="LIMIT",
               help="Limit of all areas together, as in 512M; half of the memory without it.")
 @click.option("-o", "options", metavar="OPTIONS", multiple=True,

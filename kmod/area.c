@@ -1,0 +1,505 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The memory of one area: a shmem file whose size only this module changes, its pages, and their
+ * address in the kernel. It knows nothing of names.
+ *
+ * The file keeps shmem's operations but for those that could part the users' pages from the
+ * kernel's. They stand in the inode, not in the file, because FUSE passthrough opens the inode
+ * anew. A file that is opened through them holds a reference of the area and pins the module.
+ */
+#include <linux/cred.h>
+#include <linux/falloc.h>
+#include <linux/file.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/pagemap.h>
+#include <linux/sched/signal.h>
+#include <linux/shmem_fs.h>
+#include <linux/slab.h>
+#include <linux/uio.h>
+#include <linux/vmalloc.h>
+
+#include "internal.h"
+
+#define PAGES_PER_CHECK 256 /* allocated between two looks at free memory and signals */
+
+unsigned long long max_bytes;
+module_param(max_bytes, ullong, 0644);
+MODULE_PARM_DESC(max_bytes, "Limit of all areas together in bytes; 0: half of the memory");
+
+static const struct file_operations *shmem_fops;
+static const struct inode_operations *shmem_iops;
+static struct file_operations area_fops;
+static struct inode_operations area_iops;
+
+static DEFINE_SPINLOCK(charge_lock);
+static u64 charged_bytes;
+static u64 next_id = 1;
+
+u64 areas_bytes(void)
+{
+	return READ_ONCE(charged_bytes);
+}
+
+u64 areas_max_bytes(void)
+{
+	u64 limit = READ_ONCE(max_bytes);
+
+	return limit ? limit : (u64)totalram_pages() << (PAGE_SHIFT - 1);
+}
+
+u64 area_size(const struct mbuff_area *area)
+{
+	return i_size_read(file_inode(area->file));
+}
+
+/* Takes `bytes` of the limit; with `some`, as many whole pages of them as there are. */
+static u64 charge(struct mbuff_area *area, u64 bytes, bool some)
+{
+	u64 limit = areas_max_bytes();
+	u64 room;
+
+	spin_lock(&charge_lock);
+	room = limit > charged_bytes ? (limit - charged_bytes) & PAGE_MASK : 0;
+	if (bytes > room)
+		bytes = some ? room : 0;
+	WRITE_ONCE(charged_bytes, charged_bytes + bytes);
+	spin_unlock(&charge_lock);
+	area->charged += bytes;
+	return bytes;
+}
+
+static void uncharge_to(struct mbuff_area *area, u64 size)
+{
+	u64 keep = PAGE_ALIGN(size);
+
+	if (keep >= area->charged)
+		return;
+	spin_lock(&charge_lock);
+	WRITE_ONCE(charged_bytes, charged_bytes - (area->charged - keep));
+	spin_unlock(&charge_lock);
+	area->charged = keep;
+}
+
+/* The area that an open file of ours belongs to; valid as long as the file is open. */
+struct mbuff_area *area_of(const struct file *file)
+{
+	return mbuff_mapping_data(file->f_mapping);
+}
+
+/* The number of the session for which a file was opened that counts for no user, or 0. */
+static u64 weak_of(const struct file *file)
+{
+	return (uintptr_t)file->private_data;
+}
+
+/* ENOMEM instead of the OOM killer, which would find nobody to blame. */
+static gfp_t area_gfp(struct address_space *mapping)
+{
+	return mapping_gfp_mask(mapping) | __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
+}
+
+static int memory_left(u64 bytes)
+{
+	unsigned long available = si_mem_available();
+	u64 need = (bytes + MBUFF_RESERVE) >> PAGE_SHIFT;
+
+	return need > available ? -ENOMEM : 0;
+}
+
+/* Sees to it that the pages of [start, end) are there; inode lock. Leaves them when it fails. */
+static int populate(struct mbuff_area *area, u64 start, u64 end)
+{
+	struct address_space *mapping = area->file->f_mapping;
+	pgoff_t index = start >> PAGE_SHIFT;
+	pgoff_t past = PAGE_ALIGN(end) >> PAGE_SHIFT;
+	unsigned int until_check = PAGES_PER_CHECK;
+	struct page *page;
+
+	for (; index < past; index++) {
+		page = shmem_read_mapping_page_gfp(mapping, index, area_gfp(mapping));
+		if (IS_ERR(page))
+			return PTR_ERR(page);
+		/* A clean page would be dropped as one that was never written. */
+		set_page_dirty(page);
+		put_page(page);
+		if (--until_check)
+			continue;
+		until_check = PAGES_PER_CHECK;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		if (memory_left(0))
+			return -ENOMEM;
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Inode lock. After an error nothing has changed. */
+static int grow(struct mbuff_area *area, u64 old, u64 size)
+{
+	struct inode *inode = file_inode(area->file);
+	u64 need = PAGE_ALIGN(size) - PAGE_ALIGN(old);
+	int error;
+
+	if (need && !charge(area, need, false))
+		return -ENOSPC;
+	error = need ? memory_left(need) : 0;
+	if (!error) {
+		/* Pages are had only below the size. */
+		i_size_write(inode, size);
+		error = populate(area, old, size);
+		if (error) {
+			i_size_write(inode, old);
+			unmap_mapping_range(inode->i_mapping, PAGE_ALIGN(old), 0, 1);
+			shmem_truncate_range(inode, old, -1);
+		}
+	}
+	if (error)
+		uncharge_to(area, old);
+	return error;
+}
+
+/* Called with the inode lock, by ftruncate(2) and whoever else changes attributes. */
+static int area_setattr(struct mbuff_idmap *idmap, struct dentry *dentry, struct iattr *change)
+{
+	struct inode *inode = d_inode(dentry);
+	struct mbuff_area *area = mbuff_mapping_data(inode->i_mapping);
+	u64 old = i_size_read(inode);
+	u64 by;
+	int error;
+
+	if (change->ia_valid & ATTR_SIZE) {
+		if (change->ia_size > MAX_LFS_FILESIZE - PAGE_SIZE)
+			return -EFBIG;
+		if (change->ia_size != old && (area_is_held(area) || area->address))
+			return -EBUSY;
+		if (change->ia_size > old) {
+			error = grow(area, old, change->ia_size);
+			if (error)
+				return error;
+		}
+	}
+	error = shmem_iops->setattr(idmap, dentry, change);
+	if (error)
+		return error;
+	by = area->changed_by;
+	if (change->ia_valid & ATTR_FILE)
+		by = weak_of(change->ia_file);
+	if (change->ia_valid & ATTR_SIZE)
+		uncharge_to(area, change->ia_size);
+	/* Nobody knows it before it has a name. */
+	if (READ_ONCE(area->name))
+		events_tell(area,
+			    change->ia_valid & ATTR_SIZE ? MBUFF_EVENT_RESIZED :
+							   MBUFF_EVENT_CHANGED,
+			    NULL, 0, by);
+	return 0;
+}
+
+/*
+ * One write: within the area, or past its end as far as the limit allows. An area that is held does
+ * not grow: "no space left on device" when its end is reached.
+ */
+static ssize_t area_write_iter(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct inode *inode = file_inode(iocb->ki_filp);
+	struct mbuff_area *area = area_of(iocb->ki_filp);
+	bool grew = false;
+	ssize_t result;
+	u64 end, room, size;
+
+	inode_lock(inode);
+	result = generic_write_checks(iocb, from);
+	if (result <= 0)
+		goto unlock;
+	size = i_size_read(inode);
+	end = iocb->ki_pos + iov_iter_count(from);
+	if (end > size) {
+		room = size;
+		if (!area_is_held(area) && !area->address && !memory_left(end - size)) {
+			if (PAGE_ALIGN(end) > area->charged)
+				charge(area, PAGE_ALIGN(end) - area->charged, true);
+			room = area->charged;
+		}
+		if (iocb->ki_pos >= room) {
+			uncharge_to(area, size);
+			result = -ENOSPC;
+			goto unlock;
+		}
+		iov_iter_truncate(from, min(end, room) - iocb->ki_pos);
+	}
+	/* O_DIRECT is as good as any other way to memory, but has no function of its own in shmem.
+	 */
+	iocb->ki_flags &= ~IOCB_DIRECT;
+	result = __generic_file_write_iter(iocb, from);
+	uncharge_to(area, i_size_read(inode));
+	grew = i_size_read(inode) > size;
+unlock:
+	inode_unlock(inode);
+	/* Who serves this file by FUSE sees its writes; only others need to be told. */
+	if (grew && iocb->ki_filp->f_mode & FMODE_BACKING)
+		events_tell_growth(area);
+	else if (grew)
+		events_tell(area, MBUFF_EVENT_RESIZED, NULL, 0, 0);
+	return result;
+}
+
+/*
+ * Growing, and filling what is there. Anything else would take pages away, and so part what
+ * programs see from what the kernel sees: also madvise(MADV_REMOVE), which comes here.
+ */
+static long area_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
+{
+	struct mbuff_area *area = area_of(file);
+	struct inode *inode = file_inode(file);
+	u64 end = offset + len;
+	long error = 0;
+
+	if (mode & ~FALLOC_FL_KEEP_SIZE)
+		return -EOPNOTSUPP;
+	inode_lock(inode);
+	if (end > i_size_read(inode)) {
+		struct iattr change = { .ia_valid = ATTR_SIZE, .ia_size = end };
+
+		if (mode & FALLOC_FL_KEEP_SIZE)
+			error = -EOPNOTSUPP;
+		else
+			error = notify_change(mbuff_no_idmap, file->f_path.dentry, &change, NULL);
+	}
+	if (!error)
+		error = populate(area, offset, min_t(u64, end, i_size_read(inode)));
+	inode_unlock(inode);
+	return error;
+}
+
+static int area_file_open(struct inode *inode, struct file *file)
+{
+	struct mbuff_area *area = mbuff_mapping_data(inode->i_mapping);
+	int error = shmem_fops->open ? shmem_fops->open(inode, file) : 0;
+
+	if (error)
+		return error;
+	file->f_mode |= FMODE_CAN_ODIRECT;
+	area_get(area);
+	atomic_inc(&area->open_cnt);
+	area->open_mode |= (__force unsigned int)(file->f_mode & (FMODE_READ | FMODE_WRITE));
+	return 0;
+}
+
+static int area_file_release(struct inode *inode, struct file *file)
+{
+	struct mbuff_area *area = area_of(file);
+
+	if (!weak_of(file) && atomic_dec_and_test(&area->open_cnt))
+		registry_reap(area);
+	area_put(area);
+	return 0;
+}
+
+int areas_init(void)
+{
+	struct file *file = shmem_file_setup("mbuff", 0, VM_NORESERVE);
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	shmem_fops = file_inode(file)->i_fop;
+	shmem_iops = file_inode(file)->i_op;
+	area_fops = *shmem_fops;
+	area_fops.owner = THIS_MODULE;
+	area_fops.open = area_file_open;
+	area_fops.release = area_file_release;
+	area_fops.write_iter = area_write_iter;
+	area_fops.fallocate = area_fallocate;
+	area_iops = *shmem_iops;
+	area_iops.setattr = area_setattr;
+	/* chattr(1) could make an area immutable under its kernel users. */
+	area_iops.fileattr_set = NULL;
+	fput(file);
+	return 0;
+}
+
+/* Without a name yet, and without memory. */
+struct mbuff_area *area_new(umode_t mode)
+{
+	struct mbuff_area *area = kzalloc(sizeof(*area), GFP_KERNEL_ACCOUNT);
+	struct inode *inode;
+
+	if (!area)
+		return ERR_PTR(-ENOMEM);
+	area->file = shmem_file_setup("mbuff", 0, VM_NORESERVE);
+	if (IS_ERR(area->file)) {
+		void *error = area->file;
+
+		kfree(area);
+		return error;
+	}
+	inode = file_inode(area->file);
+	mapping_set_unevictable(inode->i_mapping);
+	inode->i_mode = S_IFREG | (mode & 07777);
+	mbuff_mapping_data(inode->i_mapping) = area;
+	inode->i_fop = &area_fops;
+	inode->i_op = &area_iops;
+	kref_init(&area->references);
+	spin_lock(&charge_lock);
+	area->id = next_id++;
+	spin_unlock(&charge_lock);
+	INIT_LIST_HEAD(&area->holders);
+	events_area_init(area);
+	__module_get(THIS_MODULE);
+	return area;
+}
+
+void area_get(struct mbuff_area *area)
+{
+	kref_get(&area->references);
+}
+
+static void area_free(struct kref *references)
+{
+	struct mbuff_area *area = container_of(references, struct mbuff_area, references);
+	struct inode *inode = file_inode(area->file);
+
+	registry_forget(area);
+	events_area_gone(area);
+	/*
+	 * The last file that somebody opened may still be on its way out, with the dentry in its
+	 * hands and the module's pin already gone: what is left must not point here.
+	 */
+	inode->i_fop = shmem_fops;
+	inode->i_op = shmem_iops;
+	mbuff_mapping_data(inode->i_mapping) = NULL;
+	uncharge_to(area, 0);
+	fput(area->file);
+	kfree(area);
+	module_put(THIS_MODULE);
+}
+
+void area_put(struct mbuff_area *area)
+{
+	kref_put(&area->references, area_free);
+}
+
+/* A new file of the area's memory; `weak` is the number of a session that counts for no user. */
+struct file *area_open(struct mbuff_area *area, unsigned int flags, u64 weak)
+{
+	struct file *file = dentry_open(&area->file->f_path, flags | O_LARGEFILE, current_cred());
+
+	if (!IS_ERR(file) && weak) {
+		file->private_data = (void *)(uintptr_t)weak;
+		if (atomic_dec_and_test(&area->open_cnt))
+			registry_reap(area);
+	}
+	return file;
+}
+
+int area_change(struct mbuff_area *area, struct iattr *change, u64 by)
+{
+	struct inode *inode = file_inode(area->file);
+	int error;
+
+	inode_lock(inode);
+	area->changed_by = by;
+	error = notify_change(mbuff_no_idmap, area->file->f_path.dentry, change, NULL);
+	area->changed_by = 0;
+	inode_unlock(inode);
+	return error;
+}
+
+int area_resize(struct mbuff_area *area, u64 size, u64 by)
+{
+	struct iattr change = {
+		.ia_valid = ATTR_SIZE,
+		.ia_size = size,
+	};
+
+	if (size > MAX_LFS_FILESIZE)
+		return -EFBIG;
+	return area_change(area, &change, by);
+}
+
+int area_permission(struct mbuff_area *area, int mask)
+{
+	return inode_permission(mbuff_no_idmap, file_inode(area->file), mask);
+}
+
+/* As in a directory with the sticky bit: /dev/mbuff is shared, areas have owners. */
+bool area_may_remove(struct mbuff_area *area)
+{
+	return inode_owner_or_capable(mbuff_no_idmap, file_inode(area->file));
+}
+
+/* Gives the area an address in the kernel; the caller is counted in kcount. */
+int area_map(struct mbuff_area *area)
+{
+	struct inode *inode = file_inode(area->file);
+	struct address_space *mapping = inode->i_mapping;
+	unsigned long count, done = 0;
+	struct page **pages;
+	int error = 0;
+
+	inode_lock(inode);
+	if (area->address)
+		goto unlock;
+	count = PAGE_ALIGN(i_size_read(inode)) >> PAGE_SHIFT;
+	error = -ENODATA;
+	if (!count)
+		goto unlock;
+	error = -ENOMEM;
+	pages = kvmalloc_array(count, sizeof(*pages), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!pages)
+		goto unlock;
+	for (; done < count; done++) {
+		pages[done] = shmem_read_mapping_page_gfp(mapping, done, area_gfp(mapping));
+		if (IS_ERR(pages[done])) {
+			error = PTR_ERR(pages[done]);
+			goto pages;
+		}
+		set_page_dirty(pages[done]);
+		if (done % PAGES_PER_CHECK == 0) {
+			/* A hole can be as large as an area. */
+			error = memory_left(0);
+			if (!error && fatal_signal_pending(current))
+				error = -EINTR;
+			if (error) {
+				done++;
+				goto pages;
+			}
+			cond_resched();
+		}
+	}
+	error = -ENOMEM;
+	area->address = vmap(pages, count, VM_MAP, PAGE_KERNEL);
+	if (!area->address)
+		goto pages;
+	area->pages = pages;
+	area->pages_count = count;
+	error = 0;
+	goto unlock;
+
+pages:
+	while (done)
+		put_page(pages[--done]);
+	kvfree(pages);
+unlock:
+	inode_unlock(inode);
+	return error;
+}
+
+/* Takes the address away unless somebody in the kernel uses it (again). */
+void area_unmap(struct mbuff_area *area)
+{
+	struct inode *inode = file_inode(area->file);
+	unsigned long index;
+
+	inode_lock(inode);
+	if (area->address && !READ_ONCE(area->kcount)) {
+		vunmap(area->address);
+		for (index = 0; index < area->pages_count; index++)
+			put_page(area->pages[index]);
+		kvfree(area->pages);
+		area->address = NULL;
+		area->pages = NULL;
+	}
+	inode_unlock(inode);
+}

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Who is told of what: the stream of events for who serves areas to others.
+ *
+ * What happens to areas is queued for each listener. Notifications come from any context, where
+ * nothing can be allocated: areas are kept in the order of their last notification, and a listener
+ * remembers how far it has read, so many of one area become one event.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/module.h>
+#include <linux/poll.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "internal.h"
+
+#define QUEUE_MAX 65536 /* events; a listener that is further behind has to list anew */
+#define BATCH 32	/* notifications read at once */
+
+struct queued {
+	struct list_head link;
+	struct mbuff_event event;
+	char name[];
+};
+
+struct listener {
+	struct list_head link; /* in the order of their numbers */
+	u64 number;
+	u64 by; /* the session that is not told what it did itself */
+	wait_queue_head_t waiters;
+	struct mutex reading;
+	struct list_head taken; /* what the last read gave; reading */
+	struct list_head queue; /* queue lock, as the two below */
+	unsigned int queued;
+	bool lost;
+	u64 seen; /* notifications up to here; notify lock */
+};
+
+/* Who is there, and their queues. */
+static DEFINE_SPINLOCK(queue_lock);
+static LIST_HEAD(listeners);
+static unsigned int listener_count;
+static u64 next_number = 1;
+
+/* Areas by their last notification; also taken in interrupts. Inside the queue lock. */
+static DEFINE_SPINLOCK(notify_lock);
+static LIST_HEAD(notified_areas);
+static u64 notified_at;
+
+static bool queue_is_empty(struct listener *listener)
+{
+	return list_empty(&listener->queue) && !listener->lost;
+}
+
+static void free_all(struct list_head *queue)
+{
+	struct queued *queued, *next;
+
+	list_for_each_entry_safe(queued, next, queue, link)
+		kfree(queued);
+	INIT_LIST_HEAD(queue);
+}
+
+static struct queued *make(struct mbuff_area *area, unsigned int kind, const char *name,
+			   size_t name_len)
+{
+	size_t size = ALIGN(sizeof(struct mbuff_event) + name_len, 8);
+	struct queued *queued;
+
+	queued = kzalloc(sizeof(*queued) + size - sizeof(struct mbuff_event), GFP_KERNEL_ACCOUNT);
+	if (!queued)
+		return NULL;
+	queued->event.event_len = size;
+	queued->event.kind = kind;
+	queued->event.id = area->id;
+	queued->event.notified = atomic64_read(&area->notified);
+	queued->event.name_len = name_len;
+	if (name_len)
+		memcpy(queued->name, name, name_len);
+	return queued;
+}
+
+/* Nobody is told twice of what only says "look again". */
+static bool is_last(struct listener *listener, const struct queued *queued)
+{
+	struct queued *last = list_last_entry(&listener->queue, struct queued, link);
+
+	return !list_empty(&listener->queue) && !queued->event.name_len &&
+	       last->event.kind == queued->event.kind && last->event.id == queued->event.id;
+}
+
+/* Queues `queued` for `listener` and takes it; NULL says that there was no memory for it. */
+static void enqueue(struct listener *listener, struct queued *queued)
+{
+	if (queued && !listener->lost && is_last(listener, queued)) {
+		kfree(queued);
+		return;
+	}
+	if (!queued || listener->lost || listener->queued >= QUEUE_MAX) {
+		kfree(queued);
+		free_all(&listener->queue);
+		listener->queued = 0;
+		listener->lost = true;
+	} else {
+		list_add_tail(&queued->link, &listener->queue);
+		listener->queued++;
+	}
+	wake_up_interruptible(&listener->waiters);
+}
+
+/* Tells all listeners but the session `by`; may sleep. Names only where the registry lock is held.
+ */
+void events_tell(struct mbuff_area *area, unsigned int kind, const char *name, size_t name_len,
+		 u64 by)
+{
+	struct listener *listener;
+	u64 told = 0;
+
+	if (!READ_ONCE(listener_count))
+		return;
+	for (;;) {
+		struct queued *queued = make(area, kind, name, name_len);
+		bool done = true;
+
+		/* One at a time, because nothing can be allocated under the lock. */
+		spin_lock(&queue_lock);
+		list_for_each_entry(listener, &listeners, link) {
+			if (listener->number <= told || listener->by == by)
+				continue;
+			told = listener->number;
+			enqueue(listener, queued);
+			queued = NULL;
+			done = list_is_last(&listener->link, &listeners);
+			break;
+		}
+		spin_unlock(&queue_lock);
+		kfree(queued);
+		if (done)
+			return;
+	}
+}
+
+/* A write through FUSE: who serves it knows, so it is news only if there are several. */
+void events_tell_growth(struct mbuff_area *area)
+{
+	if (READ_ONCE(listener_count) > 1)
+		events_tell(area, MBUFF_EVENT_RESIZED, NULL, 0, 0);
+}
+
+/* Notifications */
+
+static void on_wake(struct irq_work *wake)
+{
+	events_wake(container_of(wake, struct mbuff_area, wake));
+}
+
+void events_area_init(struct mbuff_area *area)
+{
+	init_irq_work(&area->wake, on_wake);
+	INIT_LIST_HEAD(&area->notified_link);
+}
+
+void events_area_gone(struct mbuff_area *area)
+{
+	irq_work_sync(&area->wake);
+	spin_lock_irq(&notify_lock);
+	list_del_init(&area->notified_link);
+	spin_unlock_irq(&notify_lock);
+}
+
+/* The notification is counted already; from a thread, or the interrupt that irq_work comes with. */
+void events_wake(struct mbuff_area *area)
+{
+	struct listener *listener;
+	unsigned long flags;
+
+	spin_lock_irqsave(&notify_lock, flags);
+	area->notified_at = ++notified_at;
+	list_move_tail(&area->notified_link, &notified_areas);
+	/* Listeners come and go under this lock too. */
+	list_for_each_entry(listener, &listeners, link)
+		wake_up_interruptible(&listener->waiters);
+	spin_unlock_irqrestore(&notify_lock, flags);
+}
+
+static bool has_notifications(struct listener *listener)
+{
+	struct mbuff_area *last;
+	unsigned long flags;
+	bool has;
+
+	spin_lock_irqsave(&notify_lock, flags);
+	last = list_last_entry(&notified_areas, struct mbuff_area, notified_link);
+	has = !list_empty(&notified_areas) && last->notified_at > listener->seen;
+	spin_unlock_irqrestore(&notify_lock, flags);
+	return has;
+}
+
+/* The oldest that the listener has not seen, at most `count`. */
+static unsigned int take_notifications(struct listener *listener, struct mbuff_event *events,
+				       unsigned int count)
+{
+	struct list_head *at;
+	unsigned long flags;
+	unsigned int taken = 0;
+
+	spin_lock_irqsave(&notify_lock, flags);
+	list_for_each_prev(at, &notified_areas) if (list_entry(at, struct mbuff_area, notified_link)
+							    ->notified_at <= listener->seen) break;
+	for (at = at->next; at != &notified_areas && taken < count; at = at->next) {
+		struct mbuff_area *area = list_entry(at, struct mbuff_area, notified_link);
+
+		events[taken++] = (struct mbuff_event){
+			.event_len = sizeof(struct mbuff_event),
+			.kind = MBUFF_EVENT_NOTIFIED,
+			.id = area->id,
+			.notified = atomic64_read(&area->notified),
+		};
+		listener->seen = area->notified_at;
+	}
+	spin_unlock_irqrestore(&notify_lock, flags);
+	return taken;
+}
+
+/* The file of a listener */
+
+static struct queued *take_queued(struct listener *listener, size_t room, bool *lost)
+{
+	struct queued *queued = NULL;
+
+	spin_lock(&queue_lock);
+	*lost = listener->lost;
+	if (!listener->lost && !list_empty(&listener->queue)) {
+		queued = list_first_entry(&listener->queue, struct queued, link);
+		if (queued->event.event_len > room) {
+			queued = NULL;
+		} else {
+			list_del(&queued->link);
+			listener->queued--;
+		}
+	}
+	if (room >= sizeof(struct mbuff_event))
+		listener->lost = false;
+	spin_unlock(&queue_lock);
+	return queued;
+}
+
+/* Events that are there now, in bytes; 0 if there is none, -EINVAL if the first has no room. */
+static ssize_t read_some(struct listener *listener, char __user *buffer, size_t len)
+{
+	struct mbuff_event notified[BATCH];
+	struct queued *queued;
+	size_t done = 0;
+	unsigned int count;
+	bool lost;
+
+	for (;;) {
+		queued = take_queued(listener, len - done, &lost);
+		if (lost && len - done >= sizeof(struct mbuff_event)) {
+			struct mbuff_event event = {
+				.event_len = sizeof(event),
+				.kind = MBUFF_EVENT_LOST,
+			};
+
+			if (copy_to_user(buffer + done, &event, sizeof(event)))
+				return -EFAULT;
+			free_all(&listener->taken);
+			done += sizeof(event);
+			continue;
+		}
+		if (!queued)
+			break;
+		list_add_tail(&queued->link, &listener->taken);
+		if (copy_to_user(buffer + done, &queued->event, queued->event.event_len))
+			return -EFAULT;
+		done += queued->event.event_len;
+	}
+	count = min_t(size_t, BATCH, (len - done) / sizeof(*notified));
+	if (count)
+		count = take_notifications(listener, notified, count);
+	if (copy_to_user(buffer + done, notified, count * sizeof(*notified)))
+		return -EFAULT;
+	done += count * sizeof(*notified);
+	if (!done && (!queue_is_empty(listener) || has_notifications(listener)))
+		return -EINVAL;
+	return done;
+}
+
+static bool is_readable(struct listener *listener)
+{
+	bool readable;
+
+	spin_lock(&queue_lock);
+	readable = !queue_is_empty(listener);
+	spin_unlock(&queue_lock);
+	return readable || has_notifications(listener);
+}
+
+static ssize_t events_read(struct file *file, char __user *buffer, size_t len, loff_t *offset)
+{
+	struct listener *listener = file->private_data;
+	ssize_t result;
+
+	if (mutex_lock_interruptible(&listener->reading))
+		return -ERESTARTSYS;
+	/* Who reads on has done with what he read before. */
+	free_all(&listener->taken);
+	for (;;) {
+		result = read_some(listener, buffer, len);
+		if (result)
+			break;
+		result = -EAGAIN;
+		if (file->f_flags & O_NONBLOCK)
+			break;
+		result = wait_event_interruptible(listener->waiters, is_readable(listener));
+		if (result)
+			break;
+	}
+	mutex_unlock(&listener->reading);
+	return result;
+}
+
+/*
+ * To the start: what the last read gave is given again, to a reader who follows one that was killed
+ * over it.
+ */
+static loff_t events_llseek(struct file *file, loff_t offset, int whence)
+{
+	struct listener *listener = file->private_data;
+	struct queued *queued;
+
+	if (offset || whence != SEEK_SET)
+		return -EINVAL;
+	if (mutex_lock_interruptible(&listener->reading))
+		return -ERESTARTSYS;
+	spin_lock(&queue_lock);
+	list_for_each_entry(queued, &listener->taken, link)
+		listener->queued++;
+	list_splice_init(&listener->taken, &listener->queue);
+	spin_unlock(&queue_lock);
+	mutex_unlock(&listener->reading);
+	return 0;
+}
+
+static __poll_t events_poll(struct file *file, poll_table *wait)
+{
+	struct listener *listener = file->private_data;
+
+	poll_wait(file, &listener->waiters, wait);
+	return is_readable(listener) ? EPOLLIN | EPOLLRDNORM : 0;
+}
+
+static void listener_free(struct listener *listener)
+{
+	spin_lock(&queue_lock);
+	spin_lock_irq(&notify_lock);
+	list_del(&listener->link);
+	WRITE_ONCE(listener_count, listener_count - 1);
+	spin_unlock_irq(&notify_lock);
+	spin_unlock(&queue_lock);
+	free_all(&listener->taken);
+	free_all(&listener->queue);
+	kfree(listener);
+}
+
+static int events_release(struct inode *inode, struct file *file)
+{
+	listener_free(file->private_data);
+	return 0;
+}
+
+static const struct file_operations events_fops = {
+	.owner = THIS_MODULE,
+	.read = events_read,
+	.llseek = events_llseek,
+	.poll = events_poll,
+	.release = events_release,
+};
+
+/* A descriptor from which all is read that others than the session `by` do from now on. */
+int events_open(u64 by)
+{
+	struct listener *listener = kzalloc(sizeof(*listener), GFP_KERNEL_ACCOUNT);
+	int fd;
+
+	if (!listener)
+		return -ENOMEM;
+	listener->by = by;
+	init_waitqueue_head(&listener->waiters);
+	mutex_init(&listener->reading);
+	INIT_LIST_HEAD(&listener->taken);
+	INIT_LIST_HEAD(&listener->queue);
+	spin_lock(&queue_lock);
+	spin_lock_irq(&notify_lock);
+	listener->number = next_number++;
+	listener->seen = notified_at;
+	list_add_tail(&listener->link, &listeners);
+	WRITE_ONCE(listener_count, listener_count + 1);
+	spin_unlock_irq(&notify_lock);
+	spin_unlock(&queue_lock);
+	fd = anon_inode_getfd("[mbuff-events]", &events_fops, listener, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		listener_free(listener);
+	return fd;
+}

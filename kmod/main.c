@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Named memory areas that kernel modules and programs share: the parts of the module, brought up in
+ * order and taken down in reverse. Each area pins the module, so at unloading there is none.
+ */
+#include <linux/module.h>
+
+#include "internal.h"
+
+static int __init mbuff_init(void)
+{
+	int error;
+
+	error = areas_init();
+	if (error)
+		return error;
+	error = observe_init();
+	if (error)
+		return error;
+	error = kapi_init();
+	if (error)
+		goto observe;
+	error = chardev_init();
+	if (error)
+		goto kapi;
+	return 0;
+
+kapi:
+	kapi_exit();
+observe:
+	observe_exit();
+	return error;
+}
+
+static void __exit mbuff_exit(void)
+{
+	chardev_exit();
+	kapi_exit();
+	observe_exit();
+}
+
+module_init(mbuff_init);
+module_exit(mbuff_exit);
+MODULE_DESCRIPTION("Named memory areas shared by kernel modules and programs");
+MODULE_AUTHOR("mbufffs");
+MODULE_LICENSE("GPL");
+MODULE_VERSION("0.1.0");
+MODULE_ALIAS("devname:mbuff");

@@ -1,0 +1,584 @@
+# SPDX-License-Identifier: MIT
+"""Areas of the kernel module: the backend over /dev/mbuff.
+
+The module knows names that are paths, and no directories. Those are kept here, in a tree on a tmpfs
+that holds nothing else: made by mkdir(2), or implied by the name of an area and gone with its last
+one. An area's node id is its number in the module, which is never used again; a directory's is its
+inode number.
+
+What others do to areas comes as events. They are taken in before each question about names, so the
+answers are those of the moment; `on_change` says what the kernel may still have cached.
+
+All methods but resize and allocate run in the server's one event loop without an await, so each
+of them is a critical section.
+"""
+
+from __future__ import annotations
+
+import bisect
+import errno
+import json
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mbufffs.backends import AREA, ROOT, Attributes, Caller, Change
+from mbufffs.backends._store import allocate
+from mbufffs.backends.notes import Notes
+from mbufffs.backends.registry import (
+    IS_REMOVED,
+    RENAME_EXCHANGE,
+    RENAME_HOLD,
+    RENAME_NOREPLACE,
+    RENAME_TREE,
+    AreaAttributes,
+    Event,
+    Kind,
+    Registry,
+    read_events,
+)
+from mbufffs.backends.shmem import ShmemBackend, prepare_store
+
+PAGE = os.sysconf("SC_PAGESIZE")
+_OPEN_MAX = 64  # descriptors kept for reading and writing without passthrough
+
+
+def _error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+def _split(name: bytes) -> tuple[bytes, bytes]:
+    """Directory and last component; the directory of the root's own entries is b""."""
+    directory, _, last = name.rpartition(b"/")
+    return directory, last
+
+
+class _Names:
+    """Which areas there are, by number and by directory; as the events told."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, bytes] = {}
+        self._in: dict[bytes, dict[bytes, int]] = {}
+        self._below: dict[bytes, int] = {}  # areas below a directory, at any depth
+
+    def __contains__(self, area: int) -> bool:
+        return area in self.of
+
+    def at(self, name: bytes) -> int | None:
+        directory, last = _split(name)
+        return self._in.get(directory, {}).get(last)
+
+    def in_directory(self, directory: bytes) -> dict[bytes, int]:
+        return self._in.get(directory, {})
+
+    def any_below(self, directory: bytes) -> bool:
+        return self._below.get(directory, 0) > 0
+
+    def _count(self, name: bytes, by: int) -> None:
+        directory = _split(name)[0]
+        while directory:
+            self._below[directory] = self._below.get(directory, 0) + by
+            if not self._below[directory]:
+                del self._below[directory]
+            directory = _split(directory)[0]
+
+    def put(self, area: int, name: bytes) -> None:
+        self.drop(area)
+        directory, last = _split(name)
+        other = self._in.setdefault(directory, {}).get(last)
+        if other is not None:
+            # Events of a while ago: the one that had this name has lost it since.
+            self.drop(other)
+        self.of[area] = name
+        self._in.setdefault(directory, {})[last] = area
+        self._count(name, 1)
+
+    def drop(self, area: int) -> bytes | None:
+        name = self.of.pop(area, None)
+        if name is not None:
+            directory, last = _split(name)
+            del self._in[directory][last]
+            if not self._in[directory]:
+                del self._in[directory]
+            self._count(name, -1)
+        return name
+
+
+class DeviceBackend:
+    name = "device"
+    locked = True
+
+    def __init__(self, registry: Registry, events: int, store: Path) -> None:
+        """`events`: of the same open /dev/mbuff, with what an earlier server has not taken in."""
+        self.on_hidden: Callable[[int], None] = lambda node: None  # noqa: ARG005
+        self.on_change: Callable[[Change], None] = lambda change: None  # noqa: ARG005
+        self.events: int | None = events
+        self._events = events
+        self._registry = registry
+        self._weak = os.geteuid() == 0
+        self._tree = ShmemBackend(store, locked=True, handles=False)
+        self._tree.on_hidden = self._on_hidden_directory
+        self._implied_at = os.open(store / "implied",
+                                   os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._implied = {int(name) for name in os.listdir(self._implied_at)}
+        self._notes = Notes(os.open(store / "notes", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        self._names = _Names()
+        self._emptied: set[int] = set()
+        self._open: OrderedDict[int, int] = OrderedDict()
+        os.set_blocking(events, False)
+        os.lseek(events, 0, os.SEEK_SET)
+        self._list()
+
+    def _on_hidden_directory(self, node: int) -> None:
+        self.on_hidden(node)
+
+    def close(self) -> None:
+        for fd in (self._events, self._implied_at, *self._open.values()):
+            os.close(fd)
+        self._notes.close()
+        self._tree.close()
+        self._registry.close()
+
+    # What others have done
+
+    def refresh(self) -> None:
+        """Takes in all events that are there."""
+        while events := read_events(self._events):
+            for event in events:
+                self._take_in(event)
+
+    def _take_in(self, event: Event) -> None:
+        node = AREA | event.id
+        if event.kind is Kind.LOST:
+            self._list()
+        elif event.kind in (Kind.CREATED, Kind.RENAMED):
+            self._appeared(event.id, event.name)
+        elif event.kind is Kind.REMOVED:
+            self._drop_open(event.id)
+            self._vanished(event.id, gone=True)
+        elif event.kind is Kind.NOTIFIED:
+            self.on_change(Change(node=node, notified=True))
+        else:
+            self.on_change(Change(node=node))
+
+    def _list(self) -> None:
+        found = {attributes.id: name for name, attributes in self._registry.areas()}
+        for area in self._names.of.keys() - found.keys():
+            self._vanished(area, gone=True)
+        for area, name in found.items():
+            if self._names.of.get(area) != name:
+                self._appeared(area, name)
+        self._prune_all()
+
+    def _appeared(self, area: int, name: bytes) -> None:
+        if self._names.of.get(area) != name:
+            self._vanished(area, gone=False)
+            self._names.put(area, name)
+        directory, last = _split(name)
+        parent = self._imply(directory)
+        self._give_way(parent, last)
+        self.on_change(Change(parent=parent, name=last))
+
+    def _vanished(self, area: int, *, gone: bool) -> None:
+        name = self._names.drop(area)
+        if name is None:
+            return
+        directory, last = _split(name)
+        parent = self._node_of(directory)
+        if parent is not None:
+            self.on_change(Change(parent=parent, name=last, node=AREA | area if gone else 0))
+        self._prune(directory)
+
+    # Directories that are implied
+
+    def _node_of(self, directory: bytes) -> int | None:
+        node = ROOT
+        for part in directory.split(b"/") if directory else ():
+            try:
+                node = self._tree.lookup(node, part).node
+            except OSError:
+                return None
+        return node
+
+    def _imply(self, directory: bytes) -> int:
+        """The node of `directory`; what is missing of it is made."""
+        node = ROOT
+        for part in directory.split(b"/") if directory else ():
+            try:
+                node = self._tree.lookup(node, part).node
+                continue
+            except FileNotFoundError:
+                pass
+            made = self._tree.mkdir(node, part, 0o755, Caller(os.geteuid(), os.getegid())).node
+            self._implied.add(made)
+            os.close(os.open(b"%d" % made, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600,
+                             dir_fd=self._implied_at))
+            self.on_change(Change(parent=node, name=part))
+            node = made
+        return node
+
+    def _keep(self, node: int) -> None:
+        """From now on the directory stays without areas: somebody has worked in it by path."""
+        if node in self._implied:
+            self._implied.discard(node)
+            os.unlink(b"%d" % node, dir_fd=self._implied_at)
+
+    def _prune(self, directory: bytes) -> None:
+        """Removes `directory` and those above it, as far as nothing but a name implied them."""
+        while directory and not self._names.any_below(directory):
+            node = self._node_of(directory)
+            above, last = _split(directory)
+            parent = self._node_of(above)
+            if node is None or parent is None or node not in self._implied:
+                return
+            try:
+                self._tree.rmdir(parent, last, Caller(0, 0))
+            except OSError:  # a directory that somebody made is in it
+                return
+            self._keep(node)
+            self.on_change(Change(parent=parent, name=last, node=node))
+            directory = above
+
+    def _prune_all(self) -> None:
+        paths = (self._tree.path(node) for node in list(self._implied))
+        for path in sorted((path for path in paths if path), reverse=True):
+            self._prune(path)
+
+    def _give_way(self, parent: int, name: bytes) -> None:
+        """An area got the name of a directory that has no areas: only the area is real."""
+        try:
+            found = self._tree.lookup(parent, name)
+        except FileNotFoundError:
+            return
+        for inner, attributes, _ in list(self._tree.entries(found.node, 0)):
+            if inner not in (b".", b"..") and stat.S_ISDIR(attributes.stat.st_mode):
+                self._give_way(found.node, inner)
+        self._tree.rmdir(parent, name, Caller(0, 0))
+        self._keep(found.node)
+        self.on_change(Change(parent=parent, name=name, node=found.node))
+
+    # Names
+
+    def _path(self, parent: int, name: bytes) -> bytes:
+        """The whole name of what is, or would be, `name` in the directory `parent`."""
+        if parent & AREA:
+            raise _error(errno.ENOTDIR)
+        directory = self._tree.path(parent)
+        return directory + b"/" + name if directory else name
+
+    def _area_attributes(self, found: AreaAttributes) -> Attributes:
+        node = AREA | found.id
+        links = 0 if found.flags & IS_REMOVED else 1
+        seconds = [ns // 10**9 for ns in (found.atime_ns, found.mtime_ns, found.ctime_ns)]
+        status = os.stat_result(
+            (found.mode, node, 0, links, found.uid, found.gid, found.size, *seconds),
+            {"st_blocks": found.allocated // 512, "st_blksize": PAGE, "st_rdev": 0,
+             "st_atime_ns": found.atime_ns, "st_mtime_ns": found.mtime_ns,
+             "st_ctime_ns": found.ctime_ns})
+        return Attributes(node, status, links)
+
+    def _area(self, parent: int, name: bytes) -> int | None:
+        return self._names.at(self._path(parent, name))
+
+    def lookup(self, parent: int, name: bytes) -> Attributes:
+        self.refresh()
+        if name == b"." or parent & AREA:
+            return self.attributes(parent)
+        area = None if name == b".." else self._area(parent, name)
+        if area is None:
+            return self._tree.lookup(parent, name)
+        return self._area_attributes(self._registry.attributes(area))
+
+    def _has_directory(self, parent: int, name: bytes) -> bool:
+        try:
+            self._tree.lookup(parent, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def create(self, parent: int, name: bytes, mode: int, caller: Caller, *,
+               exclusive: bool) -> tuple[Attributes, bool]:
+        self.refresh()
+        path = self._path(parent, name)
+        if self._has_directory(parent, name):
+            if exclusive and not caller.again:
+                raise _error(errno.EEXIST)
+            return self._tree.lookup(parent, name), False
+        uid, gid = (caller.uid, caller.gid) if self._weak else (None, None)
+        within = self._tree.attributes(parent).stat
+        if within.st_mode & stat.S_ISGID:
+            gid = within.st_gid
+        made = True
+        try:
+            area = self._registry.create(path, mode=stat.S_IMODE(mode), uid=uid, gid=gid,
+                                         exclusive=True)
+        except FileExistsError:
+            if exclusive and not caller.again:
+                raise
+            area, made = self._registry.find(path).id, False
+        self._names.put(area, path)
+        self._keep(parent)
+        return self._area_attributes(self._registry.attributes(area)), made
+
+    def mknod(self, parent: int, name: bytes, mode: int, device: int,  # noqa: ARG002
+              caller: Caller) -> Attributes:
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise _error(errno.EPERM)
+        return self.create(parent, name, mode, caller, exclusive=True)[0]
+
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
+        self.refresh()
+        if self._area(parent, name) is not None:
+            raise _error(errno.EEXIST)
+        self._keep(parent)
+        return self._tree.mkdir(parent, name, mode, caller)
+
+    def symlink(self, *_: object) -> Attributes:
+        raise _error(errno.EPERM)
+
+    def link(self, *_: object) -> Attributes:
+        raise _error(errno.EPERM)
+
+    def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
+        self.refresh()
+        area = self._area(parent, name)
+        if area is None:
+            if self._has_directory(parent, name):
+                raise _error(errno.EISDIR)
+            if caller.again:
+                return
+            raise _error(errno.ENOENT)
+        self._drop_open(area)
+        self._registry.remove(area, hold=True)
+        self._names.drop(area)
+        self._keep(parent)
+        self.on_hidden(AREA | area)
+
+    def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
+        self.refresh()
+        if self._area(parent, name) is not None:
+            raise _error(errno.ENOTDIR)
+        if self._names.any_below(self._path(parent, name)):
+            raise _error(errno.ENOTEMPTY)
+        found = self._tree.lookup(parent, name) if self._has_directory(parent, name) else None
+        self._tree.rmdir(parent, name, caller)
+        if found:
+            self._keep(found.node)
+        self._keep(parent)
+
+    def rename(self, parent: int, name: bytes, newparent: int, newname: bytes, flags: int,
+               tag: int, caller: Caller) -> None:
+        if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+            raise _error(errno.EINVAL)
+        self.refresh()
+        old, new = self._path(parent, name), self._path(newparent, newname)
+        area = self._names.at(old)
+        if area is not None:
+            self._rename_area(area, old, new, flags, tag, caller,
+                              onto_directory=self._has_directory(newparent, newname))
+        elif self._has_directory(parent, name):
+            self._rename_directory(parent, name, newparent, newname, flags, caller)
+        elif not caller.again or flags & RENAME_EXCHANGE:
+            raise _error(errno.ENOENT)
+        self._keep(parent)
+        self._keep(newparent)
+
+    def _rename_area(self, area: int, old: bytes, new: bytes, flags: int, tag: int,
+                     caller: Caller, *, onto_directory: bool) -> None:
+        target = self._names.at(new)
+        if onto_directory:
+            # The module knows no directories, so it cannot exchange one with an area at once.
+            raise _error(errno.EEXIST if flags & RENAME_NOREPLACE else
+                         errno.EINVAL if flags & RENAME_EXCHANGE else errno.EISDIR)
+        if flags & RENAME_EXCHANGE:
+            if target is None:
+                raise _error(errno.ENOENT)
+            if self._notes.begun(tag, area, target, again=caller.again):
+                return
+            self._registry.rename(old, new, RENAME_EXCHANGE)
+            self._names.drop(area)
+            self._names.drop(target)
+            self._names.put(target, old)
+            self._names.put(area, new)
+            return
+        if target == area:
+            return
+        if target is not None:
+            self._drop_open(target)
+        self._registry.rename(old, new, flags & RENAME_NOREPLACE | RENAME_HOLD)
+        self._names.put(area, new)
+        if target is not None:
+            self.on_hidden(AREA | target)
+
+    def _rename_directory(self, parent: int, name: bytes, newparent: int, newname: bytes,
+                          flags: int, caller: Caller) -> None:
+        old, new = self._path(parent, name), self._path(newparent, newname)
+        if flags & RENAME_EXCHANGE:
+            raise _error(errno.EINVAL)
+        if self._names.at(new) is not None:
+            raise _error(errno.EEXIST if flags & RENAME_NOREPLACE else errno.ENOTDIR)
+        if old == new:
+            return
+        if self._names.any_below(new):
+            raise _error(errno.EEXIST if flags & RENAME_NOREPLACE else errno.ENOTEMPTY)
+        if (new + b"/").startswith(old + b"/"):
+            raise _error(errno.EINVAL)
+        if self._has_directory(newparent, newname):
+            if flags & RENAME_NOREPLACE:
+                raise _error(errno.EEXIST)
+            # Before anything moves: what the tree would refuse must not be half done.
+            self._tree.rmdir(newparent, newname, caller)
+        if self._names.any_below(old):
+            # A server that dies behind this is asked again, and finds only the directory to move.
+            self._registry.rename(old, new, RENAME_TREE)
+            for area, path in list(self._names.of.items()):
+                if path.startswith(old + b"/"):
+                    self._names.put(area, new + path[len(old):])
+        self._tree.rename(parent, name, newparent, newname, 0, 0, caller)
+
+    def entries(self, node: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:
+        """Directories first, at the offsets of the tree; then areas, at their numbers."""
+        self.refresh()
+        if not offset & AREA:
+            for name, found, at in self._tree.entries(node, offset):
+                if stat.S_ISDIR(found.stat.st_mode):
+                    yield name, found, at
+            offset = AREA
+        path = self._tree.path(node)
+        if path is None:
+            return
+        listed = sorted((area, name) for name, area in self._names.in_directory(path).items())
+        for area, name in listed[bisect.bisect_right(listed, ((offset & ~AREA) + 1,)):]:
+            try:
+                found = self._area_attributes(self._registry.attributes(area))
+            except FileNotFoundError:  # since we took in the events
+                continue
+            yield name, found, AREA | area
+
+    # Nodes
+
+    def attributes(self, node: int) -> Attributes:
+        if not node & AREA:
+            return self._tree.attributes(node)
+        try:
+            return self._area_attributes(self._registry.attributes(node & ~AREA))
+        except FileNotFoundError:
+            raise _error(errno.ESTALE) from None
+
+    def change(self, node: int, *, mode: int | None = None, uid: int = -1, gid: int = -1,
+               atime_ns: int | None = None, mtime_ns: int | None = None) -> Attributes:
+        if not node & AREA:
+            return self._tree.change(node, mode=mode, uid=uid, gid=gid, atime_ns=atime_ns,
+                                     mtime_ns=mtime_ns)
+        area = node & ~AREA
+        # Owner before mode: changing it clears set-user-id.
+        if uid != -1 or gid != -1:
+            self._registry.change(area, uid=None if uid == -1 else uid,
+                                  gid=None if gid == -1 else gid)
+        if mode is not None or atime_ns is not None or mtime_ns is not None:
+            self._registry.change(area, mode=None if mode is None else stat.S_IMODE(mode),
+                                  atime_ns=atime_ns, mtime_ns=mtime_ns)
+        return self.attributes(node)
+
+    def readlink(self, node: int) -> bytes:  # noqa: ARG002
+        raise _error(errno.EINVAL)
+
+    def facts(self, node: int) -> dict[str, str]:
+        owners = [{"kind": owner.kind, "name": owner.name, "pid": owner.pid or None,
+                   "count": owner.count} for owner in self._registry.owners(node & ~AREA)]
+        return {"backend": self.name, "kind": "pages", "locked": "1",
+                "owners": json.dumps(owners)}
+
+    def notified(self, node: int) -> int | None:
+        return self._registry.attributes(node & ~AREA).notified if node & AREA else None
+
+    def forget(self, node: int) -> int | None:
+        if not node & AREA:
+            return self._tree.forget(node)
+        area = node & ~AREA
+        self._drop_open(area)
+        self._emptied.discard(area)
+        try:
+            # Weak, so that it is no user; then its closing is what frees the memory.
+            last = self._registry.open_area(area, os.O_RDONLY, weak=self._weak)
+            try:
+                self._registry.forget(area)
+            except OSError:
+                os.close(last)
+                raise
+        except FileNotFoundError:
+            return None  # it was not removed by us, or an earlier server has done it
+        return last
+
+    def empty(self, node: int) -> int | None:
+        if not node & AREA:
+            return None
+        area = node & ~AREA
+        if self._registry.attributes(area).open_cnt:
+            return None
+        self._emptied.add(area)
+        return self._registry.open_area(area, os.O_RDWR, weak=self._weak)
+
+    def hidden(self) -> list[int]:
+        held = (AREA | found.id for _, found in self._registry.areas(held=True))
+        return sorted([*self._tree.hidden(), *held])
+
+    # Descriptors and bytes
+
+    def open(self, node: int, flags: int) -> int:
+        if not node & AREA:
+            return self._tree.open(node, flags)
+        if node & ~AREA in self._emptied:
+            # Looked up before it was removed, opened after: the kernel looks it up again.
+            raise _error(errno.ESTALE)
+        # A backing file is opened anew by the kernel, so this one's rights do not matter.
+        ways = os.O_RDWR if flags & os.O_PATH else flags & os.O_ACCMODE
+        try:
+            return self._registry.open_area(node & ~AREA, ways, weak=self._weak)
+        except FileNotFoundError:
+            raise _error(errno.ESTALE) from None
+
+    def resize(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def allocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        allocate(fd, mode, offset, length)
+
+    def _descriptor(self, node: int) -> int:
+        area = node & ~AREA
+        fd = self._open.get(area)
+        if fd is None:
+            fd = self._open[area] = self.open(node, os.O_RDWR)
+            if len(self._open) > _OPEN_MAX:
+                os.close(self._open.popitem(last=False)[1])
+        self._open.move_to_end(area)
+        return fd
+
+    def _drop_open(self, area: int) -> None:
+        fd = self._open.pop(area, None)
+        if fd is not None:
+            os.close(fd)
+
+    def read(self, node: int, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor(node), size, offset)
+
+    def write(self, node: int, offset: int, data: bytes) -> int:
+        return os.pwrite(self._descriptor(node), data, offset)
+
+    def statvfs(self) -> os.statvfs_result:
+        usage = self._registry.usage()
+        blocks = usage.max_bytes // PAGE
+        free = max(0, blocks - usage.used_bytes // PAGE)
+        files = max(0, usage.max_areas - usage.areas)
+        # f_bsize, f_frsize, f_blocks, f_bfree, f_bavail, f_files, f_ffree, f_favail, f_flag,
+        # f_namemax
+        return os.statvfs_result((PAGE, PAGE, blocks, free, free, usage.max_areas, files, files,
+                                  0, 255))
+
+
+def prepare_directories(store: Path, root_mode: int) -> None:
+    """Makes what the backend keeps beside the module's areas."""
+    prepare_store(store, root_mode)
+    (store / "implied").mkdir(mode=0o700, exist_ok=True)
