@@ -9,14 +9,21 @@ PACKAGES := fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv
 TEST_PACKAGES := attr clang fio git libclang-rt-14-dev make procps rsync stress-ng strace tar \
                  util-linux \
                  libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite
+# The machine of the kernel tests, and compilers for the kernels that they build for.
+KERNEL_PACKAGES := busybox-static gcc gcc-aarch64-linux-gnu kmod libelf1 make qemu-system-x86 xz-utils
+DEBUG_KERNEL_PACKAGES := bc bison flex libelf-dev libssl-dev
 CHECK_PACKAGES := clang-format shellcheck
 MOUNTPOINT ?= /mnt/mbuff
 C_SOURCES := $(wildcard mbufffs/channel/*.[ch] mbufffs/backends/*.c)
 
-.PHONY: help run stop test check bench soak clean
+# The kernel that `make kmod` builds for, by its headers; what is built lies in build/kmod.
+KDIR ?= /lib/modules/$(shell uname -r)/build
+DKMS_VERSION := $(shell sed -n 's/^PACKAGE_VERSION=//p' kmod/dkms.conf)
+
+.PHONY: help run stop test check bench soak clean kmod kmod-install kernel-test kernel-debug-test
 
 help: ## show the verbs
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 19
 
 # Installs the Debian packages of the list in $(1) that are missing, and says which.
 define debian
@@ -48,7 +55,7 @@ stop: $(VENV)/installed ## unmount; the areas stay until `mbufffs umount --disca
 	@$(BIN)/mbufffs umount $(MOUNTPOINT)
 
 test: $(VENV)/installed ## install what the tests need, and run them all
-	$(call debian,$(TEST_PACKAGES))
+	$(call debian,$(TEST_PACKAGES) $(KERNEL_PACKAGES))
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest -q
 
@@ -69,6 +76,44 @@ bench: $(VENV)/installed ## measure beside tmpfs
 
 soak: $(VENV)/installed ## the long fault tests, a quarter of an hour
 	@$(BIN)/python -m pytest -q --soak tests/mount
+
+kernel-test: $(VENV)/installed ## build the kernel module for several kernels, and test it on two
+	$(call debian,$(KERNEL_PACKAGES))
+	@$(BIN)/python -m pytest -q tests/kernel
+
+kernel-debug-test: $(VENV)/installed ## ... on a kernel that looks for faults, built here first
+	$(call debian,$(KERNEL_PACKAGES) $(DEBUG_KERNEL_PACKAGES))
+	@$(BIN)/python -m tests.kernel --memory 2G --seconds 3600 pytest debug
+
+kmod: ## build the kernel module for the running kernel, or for the headers in KDIR=...
+	@test -e $(KDIR)/Makefile || { echo "no kernel headers in $(KDIR): install" \
+	  "linux-headers-$$(uname -r), or name others with KDIR=..." >&2; exit 1; }
+	@mkdir -p build/kmod && cp -ru kmod/. build/kmod/
+	@$(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR)/build/kmod modules
+
+# DESTDIR=... puts the files under another root, and leaves groups and devices of this one alone.
+kmod-install: ## install the module (by DKMS if it is here), mbuff.h, and who may open /dev/mbuff
+	@test -n "$(DESTDIR)" || test "$$(id -u)" = 0 || \
+	  { echo "installing the module needs root" >&2; exit 1; }
+	@if [ -z "$(DESTDIR)" ] && command -v dkms >/dev/null; then \
+	  set -e; \
+	  dkms remove -m mbuff -v $(DKMS_VERSION) --all >/dev/null 2>&1 || true; \
+	  rm -rf /usr/src/mbuff-$(DKMS_VERSION); \
+	  cp -r kmod /usr/src/mbuff-$(DKMS_VERSION); \
+	  dkms install -m mbuff -v $(DKMS_VERSION); \
+	else \
+	  $(MAKE) --no-print-directory kmod KDIR=$(KDIR) && \
+	  $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR)/build/kmod \
+	    INSTALL_MOD_PATH=$(DESTDIR) CONFIG_MODULE_SIG_ALL= modules_install && \
+	  { [ -n "$(DESTDIR)" ] || \
+	    depmod $$($(MAKE) --no-print-directory -s -C $(KDIR) kernelrelease); }; \
+	fi
+	@install -D -m 644 kmod/include/mbuff.h $(DESTDIR)/usr/include/mbuff.h
+	@install -D -m 644 packaging/udev/60-mbuff.rules $(DESTDIR)/etc/udev/rules.d/60-mbuff.rules
+	@if [ -z "$(DESTDIR)" ]; then \
+	  groupadd -r -f mbuff; \
+	  if [ -S /run/udev/control ]; then udevadm control --reload; fi; \
+	fi
 
 clean: ## remove what was built and installed in this directory
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

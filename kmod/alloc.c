@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* mbuff_alloc, for programs and modules alike: an area is found or made, and held, in one step. */
+#include <linux/mm.h>
 #include <linux/module.h>
 
 #include "internal.h"
@@ -51,7 +52,7 @@ static struct mbuff_area *make_and_hold(const char *name, size_t len, const stru
 		return area;
 	/* The group is the device's, not one that the caller has to belong to. */
 	file_inode(area->file)->i_gid = group.ia_gid;
-	error = area_resize(area, wish->size, 0);
+	error = area_resize(area, wish->whole_pages ? PAGE_ALIGN(wish->size) : wish->size, 0);
 	if (!error && wish->module)
 		error = area_map(area);
 	if (error)

@@ -60,7 +60,7 @@ static u64 charge(struct mbuff_area *area, u64 bytes, bool some)
 	u64 room;
 
 	spin_lock(&charge_lock);
-	room = limit > charged_bytes ? (limit - charged_bytes) & PAGE_MASK : 0;
+	room = limit > charged_bytes ? round_down(limit - charged_bytes, PAGE_SIZE) : 0;
 	if (bytes > room)
 		bytes = some ? room : 0;
 	WRITE_ONCE(charged_bytes, charged_bytes + bytes);
@@ -135,6 +135,17 @@ static int populate(struct mbuff_area *area, u64 start, u64 end)
 	return 0;
 }
 
+/* Takes back what made the area larger than `old`; inode lock. */
+static void shrink_back(struct mbuff_area *area, u64 old)
+{
+	struct inode *inode = file_inode(area->file);
+
+	i_size_write(inode, old);
+	unmap_mapping_range(inode->i_mapping, PAGE_ALIGN(old), 0, 1);
+	shmem_truncate_range(inode, old, -1);
+	uncharge_to(area, old);
+}
+
 /* Inode lock. After an error nothing has changed. */
 static int grow(struct mbuff_area *area, u64 old, u64 size)
 {
@@ -145,18 +156,15 @@ static int grow(struct mbuff_area *area, u64 old, u64 size)
 	if (need && !charge(area, need, false))
 		return -ENOSPC;
 	error = need ? memory_left(need) : 0;
-	if (!error) {
-		/* Pages are had only below the size. */
-		i_size_write(inode, size);
-		error = populate(area, old, size);
-		if (error) {
-			i_size_write(inode, old);
-			unmap_mapping_range(inode->i_mapping, PAGE_ALIGN(old), 0, 1);
-			shmem_truncate_range(inode, old, -1);
-		}
-	}
-	if (error)
+	if (error) {
 		uncharge_to(area, old);
+		return error;
+	}
+	/* Pages are had only below the size. */
+	i_size_write(inode, size);
+	error = populate(area, old, size);
+	if (error)
+		shrink_back(area, old);
 	return error;
 }
 
@@ -169,6 +177,13 @@ static int area_setattr(struct mbuff_idmap *idmap, struct dentry *dentry, struct
 	u64 by;
 	int error;
 
+	/* Who knows a path to the inode needs no open file: the area may have gone meanwhile. */
+	if (!area)
+		return shmem_iops->setattr(idmap, dentry, change);
+	/* Before anything changes, and with the old size: RLIMIT_FSIZE is about growing. */
+	error = setattr_prepare(idmap, dentry, change);
+	if (error)
+		return error;
 	if (change->ia_valid & ATTR_SIZE) {
 		if (change->ia_size > MAX_LFS_FILESIZE - PAGE_SIZE)
 			return -EFBIG;
@@ -205,7 +220,7 @@ static ssize_t area_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
 	struct inode *inode = file_inode(iocb->ki_filp);
 	struct mbuff_area *area = area_of(iocb->ki_filp);
-	bool grew = false;
+	bool gap = false, grew = false;
 	ssize_t result;
 	u64 end, room, size;
 
@@ -228,12 +243,22 @@ static ssize_t area_write_iter(struct kiocb *iocb, struct iov_iter *from)
 			goto unlock;
 		}
 		iov_iter_truncate(from, min(end, room) - iocb->ki_pos);
+		/* An area has no holes: what is skipped gets its memory too. */
+		gap = iocb->ki_pos > size;
+		if (gap) {
+			i_size_write(inode, iocb->ki_pos);
+			result = populate(area, size, iocb->ki_pos);
+			if (result)
+				goto gap;
+		}
 	}
-	/* O_DIRECT is as good as any other way to memory, but has no function of its own in shmem.
-	 */
+	/* O_DIRECT has no function of its own in shmem, where any write is as direct. */
 	iocb->ki_flags &= ~IOCB_DIRECT;
 	result = __generic_file_write_iter(iocb, from);
 	uncharge_to(area, i_size_read(inode));
+gap:
+	if (gap && result <= 0)
+		shrink_back(area, size);
 	grew = i_size_read(inode) > size;
 unlock:
 	inode_unlock(inode);
@@ -241,7 +266,7 @@ unlock:
 	if (grew && iocb->ki_filp->f_mode & FMODE_BACKING)
 		events_tell_growth(area);
 	else if (grew)
-		events_tell(area, MBUFF_EVENT_RESIZED, NULL, 0, 0);
+		events_tell(area, MBUFF_EVENT_RESIZED, NULL, 0, weak_of(iocb->ki_filp));
 	return result;
 }
 
@@ -260,7 +285,11 @@ static long area_fallocate(struct file *file, int mode, loff_t offset, loff_t le
 		return -EOPNOTSUPP;
 	inode_lock(inode);
 	if (end > i_size_read(inode)) {
-		struct iattr change = { .ia_valid = ATTR_SIZE, .ia_size = end };
+		struct iattr change = {
+			.ia_valid = ATTR_SIZE | ATTR_FILE,
+			.ia_size = end,
+			.ia_file = file,
+		};
 
 		if (mode & FALLOC_FL_KEEP_SIZE)
 			error = -EOPNOTSUPP;
@@ -275,15 +304,24 @@ static long area_fallocate(struct file *file, int mode, loff_t offset, loff_t le
 
 static int area_file_open(struct inode *inode, struct file *file)
 {
-	struct mbuff_area *area = mbuff_mapping_data(inode->i_mapping);
+	struct mbuff_area *area;
 	int error = shmem_fops->open ? shmem_fops->open(inode, file) : 0;
 
 	if (error)
 		return error;
 	file->f_mode |= FMODE_CAN_ODIRECT;
-	area_get(area);
+	/* By /proc/PID/fd the inode can be opened while the area's last user leaves. */
+	spin_lock(&inode->i_lock);
+	area = mbuff_mapping_data(inode->i_mapping);
+	if (area && !kref_get_unless_zero(&area->references))
+		area = NULL;
+	if (area)
+		area->open_mode |=
+			(__force unsigned int)(file->f_mode & (FMODE_READ | FMODE_WRITE));
+	spin_unlock(&inode->i_lock);
+	if (!area)
+		return -ENXIO;
 	atomic_inc(&area->open_cnt);
-	area->open_mode |= (__force unsigned int)(file->f_mode & (FMODE_READ | FMODE_WRITE));
 	return 0;
 }
 
@@ -311,6 +349,8 @@ int areas_init(void)
 	area_fops.release = area_file_release;
 	area_fops.write_iter = area_write_iter;
 	area_fops.fallocate = area_fallocate;
+	/* Nobody shall have to wait for a lease of somebody else to map an area. */
+	area_fops.setlease = simple_nosetlease;
 	area_iops = *shmem_iops;
 	area_iops.setattr = area_setattr;
 	/* chattr(1) could make an area immutable under its kernel users. */
@@ -363,13 +403,22 @@ static void area_free(struct kref *references)
 	registry_forget(area);
 	events_area_gone(area);
 	/*
-	 * The last file that somebody opened may still be on its way out, with the dentry in its
-	 * hands and the module's pin already gone: what is left must not point here.
+	 * The inode can outlive the area: the last file that somebody opened may still be on its
+	 * way out, with the dentry in its hands and the module's pin already gone, and an O_PATH
+	 * descriptor keeps it without being an open file. What is left must not point here, and
+	 * has no memory and no right to what cannot be swapped out.
 	 */
+	inode_lock(inode);
+	spin_lock(&inode->i_lock);
+	mbuff_mapping_data(inode->i_mapping) = NULL;
 	inode->i_fop = shmem_fops;
 	inode->i_op = shmem_iops;
-	mbuff_mapping_data(inode->i_mapping) = NULL;
+	spin_unlock(&inode->i_lock);
+	i_size_write(inode, 0);
+	shmem_truncate_range(inode, 0, -1);
+	mapping_clear_unevictable(inode->i_mapping);
 	uncharge_to(area, 0);
+	inode_unlock(inode);
 	fput(area->file);
 	kfree(area);
 	module_put(THIS_MODULE);
@@ -409,7 +458,7 @@ int area_change(struct mbuff_area *area, struct iattr *change, u64 by)
 int area_resize(struct mbuff_area *area, u64 size, u64 by)
 {
 	struct iattr change = {
-		.ia_valid = ATTR_SIZE,
+		.ia_valid = ATTR_SIZE | ATTR_MTIME | ATTR_CTIME,
 		.ia_size = size,
 	};
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * /dev/mbuff and its ioctls: the one place that copies from and to programs. Each command is copied
- * in, checked as a whole, done, and copied out.
+ * /dev/mbuff and its ioctls, but for those that only ask (query.c) and the old ones (legacy.c).
+ * Each command is copied in, checked as a whole, done, and copied out.
  */
 #include <linux/compat.h>
 #include <linux/file.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
-#include <linux/pid.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -37,7 +36,7 @@ static char *copy_name(u64 address, u32 len)
 }
 
 /* The area that a program means, with a reference. */
-static struct mbuff_area *area_which(const struct mbuff_which *which)
+struct mbuff_area *area_which(const struct mbuff_which *which)
 {
 	struct mbuff_area *area;
 	char *name;
@@ -58,25 +57,6 @@ static struct mbuff_area *area_which(const struct mbuff_which *which)
 	area = registry_find(name, which->name_len);
 	kfree(name);
 	return area ? area : ERR_PTR(-ENOENT);
-}
-
-static long version(void __user *argument)
-{
-	struct mbuff_version version = { .abi = MBUFF_ABI };
-
-	return copy_to_user(argument, &version, sizeof(version)) ? -EFAULT : 0;
-}
-
-static long usage(void __user *argument)
-{
-	struct mbuff_usage usage = {
-		.max_bytes = areas_max_bytes(),
-		.used_bytes = areas_bytes(),
-		.max_areas = READ_ONCE(max_areas),
-		.areas = registry_count(),
-	};
-
-	return copy_to_user(argument, &usage, sizeof(usage)) ? -EFAULT : 0;
 }
 
 /* Whose a new area is: as chown(2) would allow it to the caller. */
@@ -281,26 +261,14 @@ static long change(struct mbuff_session *session, void __user *argument)
 	return error;
 }
 
-/* Keeps a removed area, whose reference the caller gives away, until it is forgotten. */
-static int hold(struct mbuff_session *session, struct mbuff_area *area)
+/*
+ * Keeps an area, whose reference the caller gives away, until it is forgotten. It has been removed:
+ * that cannot fail any more, nor happen twice.
+ */
+static void hold(struct mbuff_session *session, struct mbuff_area *area)
 {
-	int error = xa_insert(&session->held, area->id, area, GFP_KERNEL_ACCOUNT);
-
-	if (error)
+	if (xa_insert(&session->held, area->id, area, GFP_KERNEL_ACCOUNT | __GFP_NOFAIL))
 		area_put(area);
-	return error == -EBUSY ? -ENOENT : error;
-}
-
-static int may_replace(const char *name, size_t len)
-{
-	struct mbuff_area *area = registry_find(name, len);
-	int error = 0;
-
-	if (area) {
-		error = area_may_remove(area) ? 0 : -EPERM;
-		area_put(area);
-	}
-	return error;
 }
 
 static long rename_areas(struct mbuff_session *session, void __user *argument)
@@ -327,18 +295,12 @@ static long rename_areas(struct mbuff_session *session, void __user *argument)
 		error = PTR_ERR(to);
 		goto from;
 	}
-	error = may_replace(from, request.from_len);
-	if (!error)
-		error = may_replace(to, request.to_len);
-	if (error)
-		goto to;
 	error = registry_rename(from, request.from_len, to, request.to_len, way, session->number,
 				&replaced);
 	if (replaced && request.flags & MBUFF_RENAME_HOLD)
 		hold(session, replaced);
 	else if (replaced)
 		area_put(replaced);
-to:
 	kfree(to);
 from:
 	kfree(from);
@@ -349,7 +311,6 @@ static long remove_area(struct mbuff_session *session, void __user *argument)
 {
 	struct mbuff_remove request;
 	struct mbuff_area *area;
-	bool held;
 	long error;
 
 	if (copy_from_user(&request, argument, sizeof(request)))
@@ -359,21 +320,10 @@ static long remove_area(struct mbuff_session *session, void __user *argument)
 	area = area_which(&request.which);
 	if (IS_ERR(area))
 		return PTR_ERR(area);
-	held = request.flags & MBUFF_REMOVE_HOLD;
-	if (!area_may_remove(area)) {
-		area_put(area);
-		return -EPERM;
-	}
-	if (held) {
-		/* Before the name goes: what cannot be kept must not be removed. */
-		error = hold(session, area);
-		if (error)
-			return error;
-	}
-	error = registry_remove(area, session->number);
-	if (!held)
-		area_put(area);
-	else if (error && xa_erase(&session->held, area->id))
+	error = area_may_remove(area) ? registry_remove(area, session->number) : -EPERM;
+	if (!error && request.flags & MBUFF_REMOVE_HOLD)
+		hold(session, area);
+	else
 		area_put(area);
 	return error;
 }
@@ -394,153 +344,6 @@ static long forget(struct mbuff_session *session, void __user *argument)
 		return -ENOENT;
 	area_put(area);
 	return 0;
-}
-
-static s64 nanoseconds(struct timespec64 time)
-{
-	return timespec64_to_ns(&time);
-}
-
-static void fill_attributes(struct mbuff_attributes *to, struct mbuff_area *area)
-{
-	struct inode *inode = file_inode(area->file);
-
-	*to = (struct mbuff_attributes){
-		.id = area->id,
-		.size = i_size_read(inode),
-		.allocated = (u64)inode->i_blocks << 9,
-		.notified = atomic64_read(&area->notified),
-		.mode = inode->i_mode,
-		.uid = from_kuid_munged(current_user_ns(), inode->i_uid),
-		.gid = from_kgid_munged(current_user_ns(), inode->i_gid),
-		.flags = (area->kept ? MBUFF_IS_KEPT : 0) |
-			 (READ_ONCE(area->name) ? 0 : MBUFF_IS_REMOVED),
-		.count = READ_ONCE(area->count),
-		.kcount = READ_ONCE(area->kcount),
-		.open_cnt = atomic_read(&area->open_cnt),
-		.atime_ns = nanoseconds(mbuff_atime(inode)),
-		.mtime_ns = nanoseconds(mbuff_mtime(inode)),
-		.ctime_ns = nanoseconds(mbuff_ctime(inode)),
-	};
-}
-
-static struct mbuff_owner *copy_owners(struct mbuff_area *area, u32 *count)
-{
-	struct mbuff_owner *owners, *owner;
-	struct mbuff_holder *holder;
-
-	mutex_lock(&registry_lock);
-	*count = 0;
-	list_for_each_entry(holder, &area->holders, link)
-		(*count)++;
-	owners = kvcalloc(*count ? *count : 1, sizeof(*owners), GFP_KERNEL_ACCOUNT);
-	owner = owners;
-	if (owners)
-		list_for_each_entry(holder, &area->holders, link) {
-			owner->kind = holder->module ? MBUFF_OWNER_MODULE : MBUFF_OWNER_PROCESS;
-			owner->pid = holder->pid ? pid_vnr(holder->pid) : 0;
-			owner->count = holder->count;
-			strscpy(owner->name, holder->name, sizeof(owner->name));
-			owner++;
-		}
-	mutex_unlock(&registry_lock);
-	return owners;
-}
-
-static long stat_area(void __user *argument)
-{
-	struct mbuff_owner *owners = NULL;
-	struct mbuff_area *area;
-	struct mbuff_stat stat;
-	u32 count;
-	long error = 0;
-
-	if (copy_from_user(&stat, argument, sizeof(stat)))
-		return -EFAULT;
-	area = area_which(&stat.which);
-	if (IS_ERR(area))
-		return PTR_ERR(area);
-	owners = copy_owners(area, &stat.owners_count);
-	if (!owners) {
-		error = -ENOMEM;
-		goto area;
-	}
-	fill_attributes(&stat.attributes, area);
-	count = min(stat.owners_count, stat.owners_max);
-	if ((count && copy_to_user(u64_to_user_ptr(stat.owners), owners,
-				   array_size(count, sizeof(*owners)))) ||
-	    copy_to_user(argument, &stat, sizeof(stat)))
-		error = -EFAULT;
-	kvfree(owners);
-area:
-	area_put(area);
-	return error;
-}
-
-static struct mbuff_area *held_after(struct mbuff_session *session, u64 id)
-{
-	struct mbuff_area *area;
-	unsigned long index = id + 1;
-
-	if (id >= ULONG_MAX)
-		return NULL;
-	xa_lock(&session->held);
-	area = xa_find(&session->held, &index, ULONG_MAX, XA_PRESENT);
-	if (area)
-		area_get(area);
-	xa_unlock(&session->held);
-	return area;
-}
-
-/* One entry at `to`; its length, 0 if there is no room for it. */
-static ssize_t put_entry(struct mbuff_area *area, char __user *to, size_t room)
-{
-	struct mbuff_entry *entry;
-	size_t name_len, len;
-	ssize_t result = 0;
-
-	mutex_lock(&registry_lock);
-	name_len = area->name_len;
-	len = ALIGN(sizeof(*entry) + name_len, 8);
-	entry = kzalloc(len, GFP_KERNEL_ACCOUNT);
-	if (entry && name_len)
-		memcpy(entry + 1, area->name, name_len);
-	mutex_unlock(&registry_lock);
-	if (!entry)
-		return -ENOMEM;
-	entry->entry_len = len;
-	entry->name_len = name_len;
-	fill_attributes(&entry->attributes, area);
-	if (len <= room)
-		result = copy_to_user(to, entry, len) ? -EFAULT : len;
-	kfree(entry);
-	return result;
-}
-
-static long list_areas(struct mbuff_session *session, void __user *argument)
-{
-	struct mbuff_area *area;
-	struct mbuff_list list;
-	u32 done = 0;
-	ssize_t put = 0;
-
-	if (copy_from_user(&list, argument, sizeof(list)))
-		return -EFAULT;
-	if (list.flags & ~MBUFF_LIST_HELD || list.buffer_len > INT_MAX)
-		return -EINVAL;
-	for (;;) {
-		area = list.flags & MBUFF_LIST_HELD ? held_after(session, list.after) :
-						      registry_after(list.after);
-		if (!area)
-			return done;
-		put = put_entry(area, u64_to_user_ptr(list.buffer) + done, list.buffer_len - done);
-		list.after = area->id;
-		area_put(area);
-		if (put <= 0)
-			return done ? done : put ? put : -EINVAL;
-		done += put;
-		cond_resched();
-	}
 }
 
 static long notify(void __user *argument)
@@ -567,7 +370,7 @@ static long new_ioctl(struct mbuff_session *session, unsigned int command, void 
 {
 	switch (command) {
 	case MBUFF_IOC_VERSION:
-		return version(argument);
+		return query_version(argument);
 	case MBUFF_IOC_CREATE:
 		return create(session, argument);
 	case MBUFF_IOC_OPEN:
@@ -581,13 +384,13 @@ static long new_ioctl(struct mbuff_session *session, unsigned int command, void 
 	case MBUFF_IOC_REMOVE:
 		return remove_area(session, argument);
 	case MBUFF_IOC_STAT:
-		return stat_area(argument);
+		return query_stat(argument);
 	case MBUFF_IOC_LIST:
-		return list_areas(session, argument);
+		return query_list(session, argument);
 	case MBUFF_IOC_EVENTS:
 		return events_open(session->number);
 	case MBUFF_IOC_USAGE:
-		return usage(argument);
+		return query_usage(argument);
 	case MBUFF_IOC_NOTIFY:
 		return notify(argument);
 	case MBUFF_IOC_FORGET:
@@ -621,7 +424,6 @@ static int device_open(struct inode *inode, struct file *file)
 	if (!session)
 		return -ENOMEM;
 	session->number = atomic64_inc_return(&sessions);
-	mutex_init(&session->lock);
 	xa_init(&session->held);
 	session->gid = inode->i_gid;
 	session->mode = inode->i_mode & 0666;
@@ -635,8 +437,6 @@ static int device_release(struct inode *inode, struct file *file)
 	struct mbuff_area *area;
 	unsigned long index;
 
-	if (session->selected)
-		fput(session->selected);
 	xa_for_each(&session->held, index, area)
 		area_put(area);
 	xa_destroy(&session->held);

@@ -14,8 +14,11 @@
 
 #include "internal.h"
 
-#define QUEUE_MAX 65536 /* events; a listener that is further behind has to list anew */
-#define BATCH 32	/* notifications read at once */
+/* A listener that is further behind has to list anew. */
+#define QUEUE_MAX 65536
+#define QUEUE_BYTES_MAX (8UL << 20) /* long names */
+#define LISTENERS_MAX 256	    /* but for CAP_SYS_ADMIN: each costs others time and memory */
+#define BATCH 32		    /* notifications read at once */
 
 struct queued {
 	struct list_head link;
@@ -28,10 +31,12 @@ struct listener {
 	u64 number;
 	u64 by; /* the session that is not told what it did itself */
 	wait_queue_head_t waiters;
-	struct mutex reading;
-	struct list_head taken; /* what the last read gave; reading */
-	struct list_head queue; /* queue lock, as the two below */
+	struct mutex reading;	/* one reader at a time, with the two below */
+	struct list_head taken; /* what the last read gave */
+	bool lost_taken;
+	struct list_head queue; /* queue lock, as the three below */
 	unsigned int queued;
+	size_t queued_bytes;
 	bool lost;
 	u64 seen; /* notifications up to here; notify lock */
 };
@@ -96,14 +101,17 @@ static void enqueue(struct listener *listener, struct queued *queued)
 		kfree(queued);
 		return;
 	}
-	if (!queued || listener->lost || listener->queued >= QUEUE_MAX) {
+	if (!queued || listener->lost || listener->queued >= QUEUE_MAX ||
+	    listener->queued_bytes >= QUEUE_BYTES_MAX) {
 		kfree(queued);
 		free_all(&listener->queue);
 		listener->queued = 0;
+		listener->queued_bytes = 0;
 		listener->lost = true;
 	} else {
 		list_add_tail(&queued->link, &listener->queue);
 		listener->queued++;
+		listener->queued_bytes += queued->event.event_len;
 	}
 	wake_up_interruptible(&listener->waiters);
 }
@@ -205,8 +213,9 @@ static unsigned int take_notifications(struct listener *listener, struct mbuff_e
 	unsigned int taken = 0;
 
 	spin_lock_irqsave(&notify_lock, flags);
-	list_for_each_prev(at, &notified_areas) if (list_entry(at, struct mbuff_area, notified_link)
-							    ->notified_at <= listener->seen) break;
+	for (at = notified_areas.prev; at != &notified_areas; at = at->prev)
+		if (list_entry(at, struct mbuff_area, notified_link)->notified_at <= listener->seen)
+			break;
 	for (at = at->next; at != &notified_areas && taken < count; at = at->next) {
 		struct mbuff_area *area = list_entry(at, struct mbuff_area, notified_link);
 
@@ -224,7 +233,8 @@ static unsigned int take_notifications(struct listener *listener, struct mbuff_e
 
 /* The file of a listener */
 
-static struct queued *take_queued(struct listener *listener, size_t room, bool *lost)
+/* NULL with `full` if there is one that needs more room. */
+static struct queued *take_queued(struct listener *listener, size_t room, bool *lost, bool *full)
 {
 	struct queued *queued = NULL;
 
@@ -234,9 +244,11 @@ static struct queued *take_queued(struct listener *listener, size_t room, bool *
 		queued = list_first_entry(&listener->queue, struct queued, link);
 		if (queued->event.event_len > room) {
 			queued = NULL;
+			*full = true;
 		} else {
 			list_del(&queued->link);
 			listener->queued--;
+			listener->queued_bytes -= queued->event.event_len;
 		}
 	}
 	if (room >= sizeof(struct mbuff_event))
@@ -252,16 +264,18 @@ static ssize_t read_some(struct listener *listener, char __user *buffer, size_t 
 	struct queued *queued;
 	size_t done = 0;
 	unsigned int count;
+	bool full = false;
 	bool lost;
 
 	for (;;) {
-		queued = take_queued(listener, len - done, &lost);
+		queued = take_queued(listener, len - done, &lost, &full);
 		if (lost && len - done >= sizeof(struct mbuff_event)) {
 			struct mbuff_event event = {
 				.event_len = sizeof(event),
 				.kind = MBUFF_EVENT_LOST,
 			};
 
+			listener->lost_taken = true;
 			if (copy_to_user(buffer + done, &event, sizeof(event)))
 				return -EFAULT;
 			free_all(&listener->taken);
@@ -281,9 +295,10 @@ static ssize_t read_some(struct listener *listener, char __user *buffer, size_t 
 	if (copy_to_user(buffer + done, notified, count * sizeof(*notified)))
 		return -EFAULT;
 	done += count * sizeof(*notified);
-	if (!done && (!queue_is_empty(listener) || has_notifications(listener)))
-		return -EINVAL;
-	return done;
+	if (done)
+		return done;
+	/* Else the caller would wait for what is there already. */
+	return full || len < sizeof(struct mbuff_event) ? -EINVAL : 0;
 }
 
 static bool is_readable(struct listener *listener)
@@ -305,6 +320,7 @@ static ssize_t events_read(struct file *file, char __user *buffer, size_t len, l
 		return -ERESTARTSYS;
 	/* Who reads on has done with what he read before. */
 	free_all(&listener->taken);
+	listener->lost_taken = false;
 	for (;;) {
 		result = read_some(listener, buffer, len);
 		if (result)
@@ -334,9 +350,13 @@ static loff_t events_llseek(struct file *file, loff_t offset, int whence)
 	if (mutex_lock_interruptible(&listener->reading))
 		return -ERESTARTSYS;
 	spin_lock(&queue_lock);
-	list_for_each_entry(queued, &listener->taken, link)
+	list_for_each_entry(queued, &listener->taken, link) {
 		listener->queued++;
+		listener->queued_bytes += queued->event.event_len;
+	}
 	list_splice_init(&listener->taken, &listener->queue);
+	listener->lost |= listener->lost_taken;
+	listener->lost_taken = false;
 	spin_unlock(&queue_lock);
 	mutex_unlock(&listener->reading);
 	return 0;
@@ -380,9 +400,12 @@ static const struct file_operations events_fops = {
 /* A descriptor from which all is read that others than the session `by` do from now on. */
 int events_open(u64 by)
 {
-	struct listener *listener = kzalloc(sizeof(*listener), GFP_KERNEL_ACCOUNT);
+	struct listener *listener;
 	int fd;
 
+	if (READ_ONCE(listener_count) >= LISTENERS_MAX && !capable(CAP_SYS_ADMIN))
+		return -EUSERS;
+	listener = kzalloc(sizeof(*listener), GFP_KERNEL_ACCOUNT);
 	if (!listener)
 		return -ENOMEM;
 	listener->by = by;

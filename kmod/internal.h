@@ -3,7 +3,6 @@
  * What the module's files know of each other; nothing of this leaves the module.
  *
  * Locks, in the order in which they are taken:
- *   session->lock   what one open file of /dev/mbuff has selected
  *   registry_lock   names, counts, owners, who is in the registry
  *   inode lock      of an area's file: its size, what it is charged, its address in the kernel
  *   events          spinlocks inside events.c
@@ -81,17 +80,17 @@ struct mbuff_area {
 /* What mbuff_alloc asks for. */
 struct mbuff_wish {
 	struct module *module; /* the holder; NULL: the calling process, whose rights count */
-	u64 size;	       /* bytes, exact; an area that exists has as many or more */
+	u64 size;	       /* bytes; an area that exists has as many or more */
+	bool whole_pages;      /* a new one gets its size rounded up */
 	umode_t mode;	       /* of a new area, as is the group */
 	kgid_t gid;
 };
 
 /* An open file of /dev/mbuff. */
 struct mbuff_session {
-	u64 number; /* never used again; events carry it so that nobody hears of himself */
-	struct mutex lock;
-	struct file *selected; /* of the area for read, write and mmap; weak. Session lock */
-	struct xarray held;    /* removed areas that can still be asked for by number */
+	u64 number;	     /* never used again; events carry it so that nobody hears of himself */
+	atomic64_t selected; /* number of the area for read, write and mmap; 0: none */
+	struct xarray held;  /* removed areas that can still be asked for by number */
 	kgid_t gid; /* group and mode of the device node: the old interface's areas get them */
 	umode_t mode;
 };
@@ -162,7 +161,14 @@ ssize_t legacy_write(struct kiocb *iocb, struct iov_iter *from);
 loff_t legacy_llseek(struct file *file, loff_t offset, int whence);
 int legacy_mmap(struct file *file, struct vm_area_struct *vma);
 
+/* query.c: the ioctls that only ask. */
+long query_version(void __user *argument);
+long query_usage(void __user *argument);
+long query_stat(void __user *argument);
+long query_list(struct mbuff_session *session, void __user *argument);
+
 /* chardev.c, observe.c, kapi.c: the faces; each has its part in /dev, /proc and other modules. */
+struct mbuff_area *area_which(const struct mbuff_which *which);
 int chardev_init(void);
 void chardev_exit(void);
 int observe_init(void);

@@ -16,11 +16,13 @@ static uint gid;
 module_param(gid, uint, 0644);
 MODULE_PARM_DESC(gid, "Group of areas that kernel modules make");
 
-static struct mbuff_area *alloc(struct module *owner, const char *name, size_t size, umode_t bits)
+static struct mbuff_area *alloc(struct module *owner, const char *name, size_t size,
+				bool whole_pages, umode_t bits)
 {
 	struct mbuff_wish wish = {
 		.module = owner,
 		.size = size,
+		.whole_pages = whole_pages,
 		.mode = bits & 0777,
 		.gid = make_kgid(&init_user_ns, READ_ONCE(gid)),
 	};
@@ -37,13 +39,13 @@ static struct mbuff_area *alloc(struct module *owner, const char *name, size_t s
 
 struct mbuff_area *mbuff_get_for(struct module *owner, const char *name)
 {
-	return alloc(owner, name, 0, 0);
+	return alloc(owner, name, 0, false, 0);
 }
 EXPORT_SYMBOL_GPL(mbuff_get_for);
 
 struct mbuff_area *mbuff_make_for(struct module *owner, const char *name, size_t size, umode_t bits)
 {
-	return size ? alloc(owner, name, size, bits) : ERR_PTR(-EINVAL);
+	return size ? alloc(owner, name, size, false, bits) : ERR_PTR(-EINVAL);
 }
 EXPORT_SYMBOL_GPL(mbuff_make_for);
 
@@ -86,7 +88,7 @@ void *mbuff_alloc_for(struct module *owner, const char *name, size_t size)
 
 	if (!size || size > SIZE_MAX - PAGE_SIZE)
 		return NULL;
-	area = alloc(owner, name, PAGE_ALIGN(size), READ_ONCE(mode));
+	area = alloc(owner, name, size, true, READ_ONCE(mode));
 	return IS_ERR(area) ? NULL : area->address;
 }
 EXPORT_SYMBOL_GPL(mbuff_alloc_for);

@@ -47,25 +47,14 @@ static int file_flags(struct file *device)
 	return device->f_mode & FMODE_READ ? O_RDWR : O_WRONLY;
 }
 
-/* Swaps the selected file; NULL selects nothing. */
-static void select_file(struct mbuff_session *session, struct file *file)
-{
-	mutex_lock(&session->lock);
-	swap(session->selected, file);
-	mutex_unlock(&session->lock);
-	if (file)
-		fput(file);
-}
-
-static int select_area(struct file *device, struct mbuff_area *area)
+/* A number and no reference: what is selected can go. Returns the size. */
+static long select_area(struct file *device, struct mbuff_area *area)
 {
 	struct mbuff_session *session = device->private_data;
-	struct file *file = area_open(area, file_flags(device), session->number);
 
-	if (IS_ERR(file))
-		return PTR_ERR(file);
-	select_file(session, file);
-	return 0;
+	atomic64_set(&session->selected, area->id);
+	area->open_mode |= (__force unsigned int)(device->f_mode & (FMODE_READ | FMODE_WRITE));
+	return result_of(area_size(area));
 }
 
 static long select_by_name(struct file *device, const struct request *request)
@@ -78,8 +67,6 @@ static long select_by_name(struct file *device, const struct request *request)
 	result = accessible(device, area);
 	if (!result)
 		result = select_area(device, area);
-	if (!result)
-		result = result_of(area_size(area));
 	area_put(area);
 	return result;
 }
@@ -88,7 +75,8 @@ static long allocate(struct file *device, const struct request *request)
 {
 	struct mbuff_session *session = device->private_data;
 	struct mbuff_wish wish = {
-		.size = PAGE_ALIGN(request->size),
+		.size = request->size,
+		.whole_pages = true,
 		.mode = session->mode,
 		.gid = session->gid,
 	};
@@ -99,41 +87,29 @@ static long allocate(struct file *device, const struct request *request)
 	/* A probe takes no count, so that nobody has to know that he should give it back. */
 	if (!request->size)
 		return select_by_name(device, request);
-	if (request->size > INT_MAX || wish.size > INT_MAX)
+	if (request->size > INT_MAX || PAGE_ALIGN(request->size) > INT_MAX)
 		return -EINVAL;
 	area = area_alloc(request->name, request->name_len, &wish);
 	if (IS_ERR(area))
 		return PTR_ERR(area);
 	result = select_area(device, area);
-	if (!result)
-		result = result_of(area_size(area));
 	if (result < 0)
 		registry_release(area, NULL, &left);
 	area_put(area);
 	return result;
 }
 
-static long deallocate(struct file *device, const struct request *request)
+static long deallocate(const struct request *request)
 {
-	struct mbuff_session *session = device->private_data;
 	struct mbuff_area *area = registry_find(request->name, request->name_len);
 	u64 left = 0;
 	long result;
-	bool gone;
 
 	if (!area)
 		return -EINVAL;
 	result = area_permission(area, MAY_WRITE);
 	if (!result)
 		result = registry_release(area, NULL, &left);
-	if (!result && !left) {
-		/* What is still selected would keep the memory. */
-		mutex_lock(&session->lock);
-		gone = session->selected && area_of(session->selected) == area;
-		mutex_unlock(&session->lock);
-		if (gone)
-			select_file(session, NULL);
-	}
 	area_put(area);
 	return result ? result : result_of(left);
 }
@@ -148,7 +124,7 @@ static long old_ioctl(struct file *device, unsigned int number, struct request *
 	case _IOC_NR(IOCTL_MBUFF_ALLOCATE):
 		return allocate(device, request);
 	case _IOC_NR(IOCTL_MBUFF_DEALLOCATE):
-		return deallocate(device, request);
+		return deallocate(request);
 	default: /* INFO, SELECT */
 		return select_by_name(device, request);
 	}
@@ -208,21 +184,28 @@ long legacy_compat_ioctl(struct file *file, unsigned int command, void __user *a
 }
 #endif
 
-/* The selected file, to be put with fput(). */
-static struct file *selected(struct file *device)
+/*
+ * A file of the selected area, to be put with fput(); EINVAL if there is none, or it has been
+ * removed. The right to it was asked for when it was selected. A file with `weak` counts for no
+ * user.
+ */
+static struct file *open_selected(struct file *device, bool weak)
 {
 	struct mbuff_session *session = device->private_data;
-	struct file *file;
+	struct mbuff_area *area = registry_find_id(atomic64_read(&session->selected));
+	struct file *file = ERR_PTR(-EINVAL);
 
-	mutex_lock(&session->lock);
-	file = session->selected ? get_file(session->selected) : ERR_PTR(-EINVAL);
-	mutex_unlock(&session->lock);
+	if (!area)
+		return file;
+	if (READ_ONCE(area->name))
+		file = area_open(area, file_flags(device), weak ? session->number : 0);
+	area_put(area);
 	return file;
 }
 
 ssize_t legacy_read(struct kiocb *iocb, struct iov_iter *to)
 {
-	struct file *file = selected(iocb->ki_filp);
+	struct file *file = open_selected(iocb->ki_filp, true);
 	struct kiocb inner;
 	ssize_t result;
 
@@ -239,7 +222,7 @@ ssize_t legacy_read(struct kiocb *iocb, struct iov_iter *to)
 /* Within the area: here its size is what it was allocated with. */
 ssize_t legacy_write(struct kiocb *iocb, struct iov_iter *from)
 {
-	struct file *file = selected(iocb->ki_filp);
+	struct file *file = open_selected(iocb->ki_filp, true);
 	struct kiocb inner;
 	ssize_t result;
 	u64 size;
@@ -262,7 +245,7 @@ file:
 
 loff_t legacy_llseek(struct file *file, loff_t offset, int whence)
 {
-	struct file *area = selected(file);
+	struct file *area = open_selected(file, true);
 	loff_t result;
 
 	if (IS_ERR(area))
@@ -275,10 +258,9 @@ loff_t legacy_llseek(struct file *file, loff_t offset, int whence)
 /* The mapping becomes one of the area's own file, which counts as a user of the area. */
 int legacy_mmap(struct file *device, struct vm_area_struct *vma)
 {
-	struct file *file = selected(device);
+	struct file *file = open_selected(device, false);
 	u64 start = (u64)vma->vm_pgoff << PAGE_SHIFT;
 	u64 len = vma->vm_end - vma->vm_start;
-	struct file *mapped;
 	u64 size;
 	int error;
 
@@ -288,13 +270,8 @@ int legacy_mmap(struct file *device, struct vm_area_struct *vma)
 	error = -EFAULT;
 	if (start > size || len > size - start)
 		goto file;
-	mapped = area_open(area_of(file), file_flags(device), 0);
-	error = PTR_ERR_OR_ZERO(mapped);
-	if (error)
-		goto file;
-	vma_set_file(vma, mapped);
-	error = call_mmap(mapped, vma);
-	fput(mapped);
+	vma_set_file(vma, file);
+	error = call_mmap(file, vma);
 file:
 	fput(file);
 	return error;

@@ -104,17 +104,21 @@ struct mbuff_area *registry_find(const char *name, size_t len)
 	return area;
 }
 
-/* With a reference; also one that has been removed, as long as somebody has it. */
+/*
+ * With a reference; also one that has been removed, as long as somebody has it. Without the
+ * registry lock: mmap(2) comes here with the lock of its address space, for which a reader of /proc
+ * may wait whom observe_remove() waits for.
+ */
 struct mbuff_area *registry_find_id(u64 id)
 {
 	struct mbuff_area *area = NULL;
 
-	mutex_lock(&registry_lock);
+	xa_lock(&by_id);
 	if (id <= ULONG_MAX)
 		area = xa_load(&by_id, id);
 	if (area && !kref_get_unless_zero(&area->references))
 		area = NULL;
-	mutex_unlock(&registry_lock);
+	xa_unlock(&by_id);
 	return area;
 }
 
@@ -127,13 +131,21 @@ struct mbuff_area *registry_after(u64 id)
 	if (id >= ULONG_MAX)
 		return NULL;
 	mutex_lock(&registry_lock);
-	xa_for_each_start(&by_id, index, area, id + 1) if (area->name)
-	{
+	/* One without a name can be on its way out, but not past registry_forget(). */
+	xa_lock(&by_id);
+	do {
+		area = xa_find_after(&by_id, &index, ULONG_MAX, XA_PRESENT);
+	} while (area && !area->name);
+	if (area)
 		area_get(area);
-		break;
-	}
+	xa_unlock(&by_id);
 	mutex_unlock(&registry_lock);
 	return area;
+}
+
+static bool is_below(const struct mbuff_area *area, const char *name, size_t len)
+{
+	return area->name_len > len && area->name[len] == '/' && !memcmp(area->name, name, len);
 }
 
 /* The first area below `name`, as if that were a directory. */
@@ -153,10 +165,7 @@ static struct mbuff_area *first_below(const char *name, size_t len)
 			found = area;
 		node = order <= 0 ? node->rb_left : node->rb_right;
 	}
-	if (!found || found->name_len <= len || found->name[len] != '/' ||
-	    memcmp(found->name, name, len))
-		return NULL;
-	return found;
+	return found && is_below(found, name, len) ? found : NULL;
 }
 
 static int check_place(const char *name, size_t len)
@@ -283,10 +292,9 @@ void registry_reap(struct mbuff_area *area)
 /* The last reference has gone. */
 void registry_forget(struct mbuff_area *area)
 {
-	mutex_lock(&registry_lock);
-	if (area->id <= ULONG_MAX && xa_load(&by_id, area->id) == area)
+	/* One without a name so far is not there either. */
+	if (area->id <= ULONG_MAX)
 		xa_erase(&by_id, area->id);
-	mutex_unlock(&registry_lock);
 }
 
 /* Renaming */
@@ -324,6 +332,8 @@ static int rename_area(const char *from, size_t from_len, const char *to, size_t
 
 	if (!area)
 		return -ENOENT;
+	if (!area_may_remove(area) || (target && !area_may_remove(target)))
+		return -EPERM;
 	if (area_is_held(area) || (target && area_is_held(target)))
 		return -EBUSY;
 	if (flags & MBUFF_RENAME_EXCHANGE)
@@ -365,9 +375,7 @@ static int rename_tree(const char *from, size_t from_len, const char *to, size_t
 	error = check_place(to, to_len);
 	if (error)
 		return error == -EISDIR ? -EEXIST : error;
-	for (area = first; area && area->name_len > from_len && area->name[from_len] == '/' &&
-			   !memcmp(area->name, from, from_len);
-	     area = behind(area)) {
+	for (area = first; area && is_below(area, from, from_len); area = behind(area)) {
 		if (area_is_held(area))
 			return -EBUSY;
 		if (area->name_len - from_len + to_len > MBUFF_NAME_BYTES_MAX)
@@ -521,21 +529,21 @@ void registry_release_all(struct module *module)
 {
 	struct mbuff_area *area;
 	struct mbuff_holder *holder;
-	unsigned long index = 0;
+	struct rb_node *node;
 	u64 left;
 
 	for (;;) {
 		unsigned int count = 0;
 
 		mutex_lock(&registry_lock);
-		xa_for_each_start(&by_id, index, area, index)
-		{
+		/* What is held has a name. */
+		for (node = rb_first(&by_name); node && !count; node = rb_next(node)) {
+			area = rb_entry(node, struct mbuff_area, by_name);
 			holder = area->kcount ? holder_of(area, module) : NULL;
 			if (holder) {
 				count = holder->count;
 				pr_warn("mbuff: %s left without freeing area %s\n", holder->name,
 					area->name);
-				break;
 			}
 		}
 		mutex_unlock(&registry_lock);

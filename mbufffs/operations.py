@@ -147,6 +147,7 @@ class Operations(pyfuse3.Operations):
         backend.on_hidden = self._on_hidden
         self._changes: deque[Change] = deque()
         self._changed = trio.Event()
+        self._begun = trio.Event()
         backend.on_change = self._on_change
         self._pollers: dict[int, dict[int, pyfuse3.PollHandle]] = {}
         self._seen: OrderedDict[int, int] = OrderedDict()
@@ -235,7 +236,12 @@ class Operations(pyfuse3.Operations):
                 self._backend.refresh()
                 await trio.lowlevel.wait_readable(self._backend.events)
 
+    def init(self) -> None:
+        self._begun.set()
+
     async def _tell_changes(self) -> None:
+        # libfuse passes nothing on before it has seen INIT.
+        await self._begun.wait()
         while True:
             await self._changed.wait()
             self._changed = trio.Event()

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from mbufffs import mounts
+from mbufffs.backends.registry import DEVICE
 from mbufffs.client import ask
 from mbufffs.errors import NotMounted
 from mbufffs.keeper import Settings, start
@@ -110,8 +111,9 @@ def take_down(state: State) -> None:
             os.kill(keeper, signal.SIGTERM)
         wait_for(lambda: is_gone(keeper), "the keeper has ended")
     if os.geteuid() == 0:
-        while mounts.mount_at(str(state.store)):
-            mounts.unmount(str(state.store), lazy=True)
+        for part in (state.store, state.directories):
+            while mounts.mount_at(str(part)):
+                mounts.unmount(str(part), lazy=True)
     shutil.rmtree(state.directory, ignore_errors=True)
     if _OURS.search(state.mountpoint):
         with contextlib.suppress(OSError):
@@ -154,6 +156,8 @@ def new_mount() -> Iterator[Callable[..., Mounted]]:
         settings = replace(Settings(os.path.realpath(directory), limit=2 << 30), **changes)
         if os.geteuid() != 0:
             settings = replace(settings, limit=None, allow_other=False)
+        if os.path.exists(DEVICE) and settings.backend != "shmem":
+            settings = replace(settings, limit=None)  # it is the kernel module's
         made.append(Mounted(settings))
         return made[-1]
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The backends under test; the facts in this directory hold for each of them."""
+"""The backends under test; the facts in this directory hold for each of them.
+
+That over the kernel module is tested in a VM, by tests/kernel/inside/test_conformance.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import pytest
 
 from mbufffs import mounts
 from mbufffs.backends import Backend, Caller, device, listing, shmem
-from mbufffs.backends.registry import DEVICE, Registry
+from mbufffs.backends.registry import Registry
 from tests.conftest import PREFIX
 
 LIMIT = 64 << 20
@@ -22,39 +25,24 @@ ME = Caller(os.geteuid(), os.getegid())
 AGAIN = Caller(os.geteuid(), os.getegid(), again=True)
 
 
-WAYS = ["shmem by handle", "shmem by path", "shmem before 6.6"]
-if os.path.exists(DEVICE):  # in the VM of tests/kernel
-    WAYS.append("device")
-
-
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=["shmem by handle", "shmem by path", "shmem before 6.6"])
 def reopened(request: pytest.FixtureRequest,
              monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Backend]]:
     """Makes the backend on one store; each call is what a new server would see."""
-    umask = os.umask(0)
-    store = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/dev/shm"))
-    make = on_device if request.param == "device" else on_shmem
-    with make(request.param, store, monkeypatch) as new:
-        yield new
-    os.umask(umask)
-    shutil.rmtree(store)
-
-
-@contextlib.contextmanager
-def on_shmem(way: str, store: Path,
-             monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Backend]]:
-    if way == "shmem by handle" and os.geteuid() != 0:
+    if request.param == "shmem by handle" and os.geteuid() != 0:
         pytest.skip("file handles need root")
-    if way == "shmem by handle":
+    store = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/dev/shm"))
+    if request.param == "shmem by handle":
         mounts.mount_tmpfs(store, LIMIT)
     else:
         def refused(_: int) -> None:
             raise PermissionError
 
         monkeypatch.setattr(shmem, "HandleNodes", refused)
-    if way == "shmem before 6.6":
+    if request.param == "shmem before 6.6":
         monkeypatch.setattr(listing, "offsets_are_stable", lambda _: False)
     shmem.prepare_store(store, 0o755)
+    umask = os.umask(0)
     made: list[shmem.ShmemBackend] = []
 
     def make() -> Backend:
@@ -62,17 +50,19 @@ def on_shmem(way: str, store: Path,
         return made[-1]
 
     yield make
+    os.umask(umask)
     for backend in made:
         backend.close()
-    if way == "shmem by handle":
+    if request.param == "shmem by handle":
         mounts.unmount(str(store))
+    shutil.rmtree(store)
 
 
 @contextlib.contextmanager
-def on_device(_: str, store: Path, __: pytest.MonkeyPatch) -> Iterator[Callable[[], Backend]]:
-    """One open /dev/mbuff for all servers, as the keeper has it."""
+def on_device(store: Path) -> Iterator[Callable[[], Backend]]:
+    """On the kernel module, in a VM: tests/kernel/inside/test_conformance.py."""
     device.prepare_directories(store, 0o755)
-    registry = Registry.open()
+    registry = Registry.open()  # one for all servers, as the keeper has it
     events = registry.events()
     limit = Path("/sys/module/mbuff/parameters/max_bytes")
     before = limit.read_text()

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""The tests that run inside a virtual machine, and how they are started there."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from tests.kernel import modules
+from tests.kernel.kernels import Kernel
+
+# Which tests a kernel gets. A kernel that is not named gets all: the debug kernel.
+SELECTED = {"6.12": "not debug", "6.12-rt": "rt and not debug"}
+
+TEST_SECONDS = 300  # for one test: a processor that is emulated, and may be shared
+
+
+def environment(kernel: Kernel) -> str:
+    """Shell lines with what tests and scripts find in their environment."""
+    variables = {
+        "MBUFF_VM": "1",
+        "MBUFF_KERNEL": kernel.name,
+        "MBUFF_BUILD": str(modules.directory(kernel)),
+        "MBUFF_MODULE": str(modules.module(kernel)),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",
+        "LC_ALL": "C.UTF-8",
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "CI": os.environ.get("CI", ""),
+    }
+    return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in variables.items())
+
+
+def script(kernel: Kernel, options: Sequence[str] = (), *, seconds: float) -> str:
+    """A script that runs the tests; their results go to junit.xml beside the script.
+
+    When its time is over, pytest is interrupted, so that it still says what it has found.
+    """
+    command = ["timeout", "-s", "INT", "-k", "30", str(seconds),
+               sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v",
+               "-o", f"timeout={TEST_SECONDS}"]
+    if kernel.name in SELECTED:
+        command += ["-m", SELECTED[kernel.name]]
+    if not any(option.startswith("tests/") for option in options):
+        command.append("tests/kernel/inside")
+    return (f"{environment(kernel)}\n{shlex.join([*command, *options])} "
+            '--junitxml="$MBUFF_RUN_DIRECTORY/junit.xml"')

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""The module for tests inside a virtual machine: loaded for each that asks, and gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mbufffs.backends.registry import Registry
+from tests.conftest import wait_for
+
+
+class Module:
+    """A module that is loaded from the build directory: mbuff itself, or an example."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.stem.replace("-", "_")
+
+    @property
+    def loaded(self) -> bool:
+        return Path(f"/sys/module/{self.name}").exists()
+
+    def insmod(self, *parameters: str) -> None:
+        self._run("insmod", str(self.path), *parameters)
+
+    def rmmod(self) -> None:
+        """Fails if it is in use."""
+        self._run("rmmod", self.name)
+
+    def unload(self) -> None:
+        """Waits for the last file to let it go: the kernel closes files some time after a kill."""
+        def gone() -> bool:
+            with contextlib.suppress(OSError):
+                self.rmmod()
+            return not self.loaded
+
+        if self.loaded:
+            wait_for(gone, f"{self.name} can be unloaded")
+
+    @staticmethod
+    def _run(*command: str) -> None:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise OSError(done.stderr.strip())
+
+
+def example(name: str) -> Module:
+    """The module of examples/kernel/NAME, as it was built; the test loads and unloads it."""
+    (path,) = Path(os.environ["MBUFF_BUILD"], "examples/kernel", name).glob("*.ko")
+    return Module(path)
+
+
+def remove_all_areas() -> None:
+    """Every area that has a name. One that is still held is a fault, and the error says so."""
+    with contextlib.closing(Registry.open()) as registry:
+        for _, area in list(registry.areas()):
+            registry.remove(area.id)
+
+
+@pytest.fixture
+def module() -> Iterator[Module]:
+    """mbuff.ko with its defaults; what a test leaves in it is removed."""
+    module = Module(Path(os.environ["MBUFF_MODULE"]))
+    if module.loaded:  # a test that has failed may have left it
+        remove_all_areas()
+        module.rmmod()
+    module.insmod()
+    yield module
+    if module.loaded:
+        remove_all_areas()
+        module.unload()

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""A mount on the device backend, and somebody else's /dev/mbuff beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mbufffs.backends.registry import Registry
+from tests.conftest import Mounted, wait_for
+from tests.kernel.inside.conftest import Module
+
+PATIENCE = 60  # seconds: the machine is emulated, and a server takes some to start
+
+
+@pytest.fixture(scope="module")
+def shared_mount(new_mount: Callable[..., Mounted]) -> Iterator[Mounted]:
+    """What `mounted` of tests/conftest.py sweeps before and after each test."""
+    module = Module(Path(os.environ["MBUFF_MODULE"]))
+    module.insmod()
+    mounted = new_mount()
+    yield mounted
+    mounted.stop()
+    module.unload()
+
+
+@pytest.fixture
+def registry(shared_mount: Mounted) -> Iterator[Registry]:
+    """Another open /dev/mbuff; when it is closed, all memory must have come back."""
+    registry = Registry.open()
+    used = registry.usage()
+    yield registry
+    for _, found in list(registry.areas()):
+        registry.remove(found.id)
+    wait_for(lambda: registry.usage() == used, f"the use of {shared_mount.path} is as it was",
+             PATIENCE)
+    registry.close()

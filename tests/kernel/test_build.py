@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""The module and the examples compile without a warning, for all kernels they are meant for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import modules
+from tests.kernel.kernels import REPOSITORY, WANTED, Kernel
+
+pytestmark = pytest.mark.timeout(900)  # the first time it fetches some hundred megabytes
+
+_HELLO = """
+#include <linux/module.h>
+static int __init hello(void)
+{
+	return 0;
+}
+module_init(hello);
+MODULE_DESCRIPTION("nothing");
+MODULE_LICENSE("GPL");
+"""
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_the_modules_compile_without_a_warning(
+        built: Callable[[str], Kernel], name: str) -> None:
+    kernel = built(name)
+    assert modules.module(kernel).is_file()
+    for kbuild in REPOSITORY.glob(f"{modules.EXAMPLES}/*/Kbuild"):
+        example = modules.directory(kernel) / kbuild.parent.relative_to(REPOSITORY)
+        assert list(example.glob("*.ko")), f"no module in {example}"
+
+
+def test_a_build_leaves_nothing_among_the_sources(built: Callable[[str], Kernel]) -> None:
+    built("6.12")
+    made = {".o", ".ko", ".mod", ".cmd", ".order", ".symvers"}
+    trees = (REPOSITORY / modules.MODULE, REPOSITORY / modules.EXAMPLES)
+    assert not [path for tree in trees for path in tree.rglob("*") if path.suffix in made]
+
+
+def test_dkms_calls_the_module_by_its_version() -> None:
+    kmod = REPOSITORY / modules.MODULE
+    version = re.search(r'MODULE_VERSION\("(.*)"\)', (kmod / "main.c").read_text())
+    assert version
+    assert f"\nPACKAGE_VERSION={version[1]}\n" in (kmod / "dkms.conf").read_text()
+
+
+@pytest.mark.parametrize(("change", "complaint"), [
+    (("return 0;", "int unused; return 0;"), "unused"),
+    (("return 0;", "void other(void); other(); return 0;"), "other"),
+    (('MODULE_DESCRIPTION("nothing");', ""), "MODULE_DESCRIPTION"),
+])
+def test_a_warning_fails_the_build(built: Callable[[str], Kernel], tmp_path: Path,
+                                   change: tuple[str, str], complaint: str) -> None:
+    (tmp_path / "Kbuild").write_text("obj-m := hello.o\n")
+    (tmp_path / "hello.c").write_text(_HELLO)
+    modules.make(built("6.12"), tmp_path, KCFLAGS="-Werror")
+    (tmp_path / "hello.c").write_text(_HELLO.replace(*change))
+    with pytest.raises(modules.BuildFailed, match=complaint):
+        modules.make(built("6.12"), tmp_path, KCFLAGS="-Werror")
