@@ -123,12 +123,27 @@ def _place(machine: Machine) -> Check:
     return Check("store", True, "areas can be kept", needed)
 
 
+def _module(machine: Machine) -> Check:
+    """Not having it is no fault: areas are then this program's own, and the kernel has no part."""
+    name, needed = "kernel module", "mbuff.ko, for areas that kernel modules share"
+    if isinstance(machine.module, str):
+        return Check(name, True, f"mbuff {machine.module}", needed)
+    if machine.module in (errno.EACCES, errno.EPERM):
+        return Check(name, "warn", "loaded, but /dev/mbuff is not open to this user", needed,
+                     "usermod -a -G mbuff USER, and log in again")
+    if machine.module == errno.EPROTO:
+        return Check(name, "warn", "of another version than this program", needed,
+                     "make kmod-install, and load it again")
+    return Check(name, True, "not loaded; areas are kept without it", needed,
+                 "modprobe mbuff, after make kmod-install")
+
+
 def checks(machine: Machine) -> list[Check]:
     """Every check, in the order in which a person would put things right."""
     return [
         _device(machine), _passthrough(machine), _capability(machine), _helper(machine),
-        *_packages(machine), _place(machine), _memory(machine), _swap_lock(machine),
-        _other_users(machine)]
+        *_packages(machine), _module(machine), _place(machine), _memory(machine),
+        _swap_lock(machine), _other_users(machine)]
 
 
 def mountable(found: list[Check]) -> bool:

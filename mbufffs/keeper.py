@@ -102,9 +102,9 @@ class Keeper:
         mounts.prepare_mountpoint(settings.mountpoint, nonempty=settings.nonempty)
         state.make()
         self._lock = state.lock()
-        self._registry = _registry(settings.backend)
         empty = not any((part / "areas").exists() for part in (state.store, state.directories))
         try:
+            self._registry = _registry(settings.backend)
             self._mount()
         except OSError:
             if empty:

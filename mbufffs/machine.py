@@ -15,6 +15,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from mbufffs.backends.registry import Registry
+
 _SYS_ADMIN = 1 << 21
 
 
@@ -37,6 +39,7 @@ class Machine:
     memory_total: int
     memory_available: int
     store: str  # why areas cannot be kept, "" if they can
+    module: int | str  # what opening /dev/mbuff said: an errno, or the module's version
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -58,6 +61,14 @@ def _configured(release: str) -> bool | None:
     except OSError:
         return None
     return "CONFIG_FUSE_PASSTHROUGH=y\n" in text
+
+
+def _module() -> int | str:
+    try:
+        Registry.open().close()
+        return Path("/proc/mbuff/version").read_text().strip()
+    except OSError as error:
+        return error.errno or errno.EIO
 
 
 def _fuse_device() -> int:
@@ -136,4 +147,4 @@ def look() -> Machine:
         swaps=swaps, user_allow_other=allowed,
         memory_total=int(_field("/proc/meminfo", "MemTotal")) << 10,
         memory_available=int(_field("/proc/meminfo", "MemAvailable")) << 10,
-        store=_store(os.geteuid()))
+        store=_store(os.geteuid()), module=_module())

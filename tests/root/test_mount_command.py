@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mbufffs import mounts
+from mbufffs.backends.registry import DEVICE
 from mbufffs.errors import Exit
 from mbufffs.state import state_of
 from tests.conftest import PREFIX, is_gone, needs_root, run, take_down, wait_for
@@ -195,3 +196,10 @@ def test_info_says_who_has_an_area_open(mountpoint: Path) -> None:
     with (mountpoint / "a").open("rb"):
         found = json.loads(mbufffs("info", "-m", mountpoint, "a", "--json").stdout)
     assert os.getpid() in [holder["pid"] for holder in found["open_by"]]
+
+
+@pytest.mark.skipif(os.path.exists(DEVICE), reason="the kernel module is loaded")
+def test_without_the_module_the_line_says_how_to_load_it(mountpoint: Path) -> None:
+    mbufffs("mount", "--backend", "device", mountpoint, code=Exit.UNAVAILABLE,
+            says="modprobe mbuff")
+    assert not state_of(str(mountpoint)).directory.exists()

@@ -16,7 +16,7 @@ ROOT = Machine(
     release="6.12.9-amd64", passthrough_configured=True, fuse_device=0, user=0, sys_admin=True,
     user_namespace=False, fusermount="3.14.0", fusermount_setuid=True, libfuse="3.14.0",
     pyfuse3="3.5.0", swaps=0, user_allow_other=False, memory_total=2 << 30,
-    memory_available=1 << 30, store="")
+    memory_available=1 << 30, store="", module=errno.ENOENT)
 USER = replace(ROOT, user=1000, sys_admin=False)
 
 
@@ -91,7 +91,7 @@ def test_every_check_that_is_not_ok_says_what_to_do() -> None:
         release="5.10.0", passthrough_configured=None, fuse_device=errno.ENOENT, user=1000,
         sys_admin=False, user_namespace=False, fusermount="", fusermount_setuid=False, libfuse="",
         pyfuse3="", swaps=2, user_allow_other=False, memory_total=1 << 20, memory_available=0,
-        store="/dev/shm is missing or not writable")
+        store="/dev/shm is missing or not writable", module=errno.EPROTO)
     assert all(check.fix and check.ok is not True for check in checks(nothing))
 
 
@@ -100,3 +100,17 @@ def test_this_machine_can_be_looked_at() -> None:
     assert here.kernel >= (3, 0)
     assert here.memory_total >= here.memory_available > 0
     assert here.swaps >= 0
+
+
+@pytest.mark.parametrize(("module", "ok", "found"), [
+    ("0.1.0", True, "mbuff 0.1.0"),
+    (errno.ENOENT, True, "not loaded"),
+    (errno.EACCES, "warn", "not open to this user"),
+    (errno.EPROTO, "warn", "another version")])
+def test_the_module_is_told_and_never_in_the_way(
+        module: int | str, ok: bool | str, found: str) -> None:
+    told = [check for check in checks(replace(ROOT, module=module))
+            if check.check == "kernel module"]
+    assert [check.ok for check in told] == [ok]
+    assert found in told[0].found
+    assert mountable(told)
