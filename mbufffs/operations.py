@@ -50,6 +50,7 @@ BACKING_OPEN = 0x4010E501  # _IOW(229, 1, struct fuse_backing_map)
 BACKING_CLOSE = 0x4004E502  # _IOW(229, 2, u32)
 
 READABLE = select.POLLIN | select.POLLRDNORM | select.POLLPRI
+POLLERS_MAX = 1024  # open files of one area that are remembered to be waiting
 SEEN_MAX = 65536  # open files of which is known what they have been told
 EPOLL_CTL = {"x86_64": (b"233", b"255"), "aarch64": (b"21", b"251")}.get(
     os.uname().machine, ())  # its number; for programs of 32 bits too
@@ -260,8 +261,11 @@ class Operations(pyfuse3.Operations):
         elif not change.notified:
             pyfuse3.invalidate_inode(change.node, attr_only=True)
         else:
-            for handle in self._pollers.pop(change.node, {}).values():
-                handle.notify()
+            self._wake(change.node)
+
+    def _wake(self, node: int) -> None:
+        for handle in self._pollers.pop(node, {}).values():
+            handle.notify()
 
     @handler
     async def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None,
@@ -269,6 +273,9 @@ class Operations(pyfuse3.Operations):
         # The channel puts the kernel's number of the open file here, and what it is polled for.
         opened, wanted = fh >> 16, fh & 0xFFFF
         if poll_handle is not None:
+            if len(self._pollers.get(inode, ())) >= POLLERS_MAX:
+                # Files that are closed leave theirs here: who still waits asks again.
+                self._wake(inode)
             self._pollers.setdefault(inode, {})[opened] = poll_handle
         # After the handle is kept: a notification from here on finds it.
         count = self._backend.notified(inode)

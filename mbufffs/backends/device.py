@@ -26,6 +26,7 @@ from pathlib import Path
 
 from mbufffs.backends import AREA, ROOT, Attributes, Caller, Change
 from mbufffs.backends._store import allocate
+from mbufffs.backends.names import Names, split
 from mbufffs.backends.notes import Notes
 from mbufffs.backends.registry import (
     IS_REMOVED,
@@ -49,63 +50,6 @@ def _error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-def _split(name: bytes) -> tuple[bytes, bytes]:
-    """Directory and last component; the directory of the root's own entries is b""."""
-    directory, _, last = name.rpartition(b"/")
-    return directory, last
-
-
-class _Names:
-    """Which areas there are, by number and by directory; as the events told."""
-
-    def __init__(self) -> None:
-        self.of: dict[int, bytes] = {}
-        self._in: dict[bytes, dict[bytes, int]] = {}
-        self._below: dict[bytes, int] = {}  # areas below a directory, at any depth
-
-    def __contains__(self, area: int) -> bool:
-        return area in self.of
-
-    def at(self, name: bytes) -> int | None:
-        directory, last = _split(name)
-        return self._in.get(directory, {}).get(last)
-
-    def in_directory(self, directory: bytes) -> dict[bytes, int]:
-        return self._in.get(directory, {})
-
-    def any_below(self, directory: bytes) -> bool:
-        return self._below.get(directory, 0) > 0
-
-    def _count(self, name: bytes, by: int) -> None:
-        directory = _split(name)[0]
-        while directory:
-            self._below[directory] = self._below.get(directory, 0) + by
-            if not self._below[directory]:
-                del self._below[directory]
-            directory = _split(directory)[0]
-
-    def put(self, area: int, name: bytes) -> None:
-        self.drop(area)
-        directory, last = _split(name)
-        other = self._in.setdefault(directory, {}).get(last)
-        if other is not None:
-            # Events of a while ago: the one that had this name has lost it since.
-            self.drop(other)
-        self.of[area] = name
-        self._in.setdefault(directory, {})[last] = area
-        self._count(name, 1)
-
-    def drop(self, area: int) -> bytes | None:
-        name = self.of.pop(area, None)
-        if name is not None:
-            directory, last = _split(name)
-            del self._in[directory][last]
-            if not self._in[directory]:
-                del self._in[directory]
-            self._count(name, -1)
-        return name
-
-
 class DeviceBackend:
     name = "device"
     locked = True
@@ -124,7 +68,7 @@ class DeviceBackend:
                                    os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._implied = {int(name) for name in os.listdir(self._implied_at)}
         self._notes = Notes(os.open(store / "notes", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        self._names = _Names()
+        self._names = Names()
         self._emptied: set[int] = set()
         self._open: OrderedDict[int, int] = OrderedDict()
         os.set_blocking(events, False)
@@ -176,7 +120,7 @@ class DeviceBackend:
         if self._names.of.get(area) != name:
             self._vanished(area, gone=False)
             self._names.put(area, name)
-        directory, last = _split(name)
+        directory, last = split(name)
         parent = self._imply(directory)
         self._give_way(parent, last)
         self.on_change(Change(parent=parent, name=last))
@@ -185,7 +129,7 @@ class DeviceBackend:
         name = self._names.drop(area)
         if name is None:
             return
-        directory, last = _split(name)
+        directory, last = split(name)
         parent = self._node_of(directory)
         if parent is not None:
             self.on_change(Change(parent=parent, name=last, node=AREA | area if gone else 0))
@@ -229,7 +173,7 @@ class DeviceBackend:
         """Removes `directory` and those above it, as far as nothing but a name implied them."""
         while directory and not self._names.any_below(directory):
             node = self._node_of(directory)
-            above, last = _split(directory)
+            above, last = split(directory)
             parent = self._node_of(above)
             if node is None or parent is None or node not in self._implied:
                 return

@@ -30,6 +30,9 @@ def environment(kernel: Kernel) -> str:
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "CI": os.environ.get("CI", ""),
     }
+    # How long the long tests are: MBUFF_KILLS and others.
+    variables |= {key: value for key, value in os.environ.items()
+                  if key.startswith("MBUFF_") and key not in variables}
     return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in variables.items())
 
 

@@ -19,7 +19,7 @@ from tests.conftest import Mounted, wait_for
 from tests.kernel.inside.mount.conftest import PATIENCE
 
 CHURN = Path(__file__).parents[3] / "mount" / "churn.py"
-KILLS = int(os.environ.get("MBUFF_KILLS", "4"))  # a server takes ten seconds to start here
+KILLS = int(os.environ.get("MBUFF_KILLS", "2"))  # a server takes ten seconds to start here
 
 
 def alive(mounted: Mounted) -> None:

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Which areas of the kernel module are in which directory: names alone, nothing of the areas."""
+
+from __future__ import annotations
+
+
+def split(name: bytes) -> tuple[bytes, bytes]:
+    """Directory and last component; the directory of the root's own entries is b""."""
+    directory, _, last = name.rpartition(b"/")
+    return directory, last
+
+
+class Names:
+    """Which areas there are, by number and by directory; as the events told."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, bytes] = {}
+        self._in: dict[bytes, dict[bytes, int]] = {}
+        self._below: dict[bytes, int] = {}  # areas below a directory, at any depth
+
+    def __contains__(self, area: int) -> bool:
+        return area in self.of
+
+    def at(self, name: bytes) -> int | None:
+        directory, last = split(name)
+        return self._in.get(directory, {}).get(last)
+
+    def in_directory(self, directory: bytes) -> dict[bytes, int]:
+        return self._in.get(directory, {})
+
+    def any_below(self, directory: bytes) -> bool:
+        return self._below.get(directory, 0) > 0
+
+    def _count(self, name: bytes, by: int) -> None:
+        directory = split(name)[0]
+        while directory:
+            self._below[directory] = self._below.get(directory, 0) + by
+            if not self._below[directory]:
+                del self._below[directory]
+            directory = split(directory)[0]
+
+    def put(self, area: int, name: bytes) -> None:
+        self.drop(area)
+        directory, last = split(name)
+        other = self._in.setdefault(directory, {}).get(last)
+        if other is not None:
+            # Events of a while ago: the one that had this name has lost it since.
+            self.drop(other)
+        self.of[area] = name
+        self._in.setdefault(directory, {})[last] = area
+        self._count(name, 1)
+
+    def drop(self, area: int) -> bytes | None:
+        name = self.of.pop(area, None)
+        if name is not None:
+            directory, last = split(name)
+            del self._in[directory][last]
+            if not self._in[directory]:
+                del self._in[directory]
+            self._count(name, -1)
+        return name
