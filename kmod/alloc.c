@@ -62,6 +62,7 @@ static struct mbuff_area *make_and_hold(const char *name, size_t len, const stru
 	if (!error)
 		error = registry_add_locked(area, name, len, 0);
 	mutex_unlock(&registry_lock);
+	observe_settle();
 	if (!error)
 		return area;
 area:

@@ -208,7 +208,7 @@ static int area_setattr(struct mbuff_idmap *idmap, struct dentry *dentry, struct
 		events_tell(area,
 			    change->ia_valid & ATTR_SIZE ? MBUFF_EVENT_RESIZED :
 							   MBUFF_EVENT_CHANGED,
-			    NULL, 0, by);
+			    by);
 	return 0;
 }
 
@@ -266,7 +266,7 @@ unlock:
 	if (grew && iocb->ki_filp->f_mode & FMODE_BACKING)
 		events_tell_growth(area);
 	else if (grew)
-		events_tell(area, MBUFF_EVENT_RESIZED, NULL, 0, weak_of(iocb->ki_filp));
+		events_tell(area, MBUFF_EVENT_RESIZED, weak_of(iocb->ki_filp));
 	return result;
 }
 

@@ -66,10 +66,13 @@ static void free_all(struct list_head *queue)
 	INIT_LIST_HEAD(queue);
 }
 
-static struct queued *make(struct mbuff_area *area, unsigned int kind, const char *name,
-			   size_t name_len)
+static struct queued *make(struct mbuff_area *area, unsigned int kind, const char *old_name)
 {
-	size_t size = ALIGN(sizeof(struct mbuff_event) + name_len, 8);
+	bool named = kind == MBUFF_EVENT_CREATED || kind == MBUFF_EVENT_REMOVED ||
+		     kind == MBUFF_EVENT_RENAMED;
+	size_t name_len = named ? area->name_len : 0;
+	size_t old_name_len = old_name ? strlen(old_name) : 0;
+	size_t size = ALIGN(sizeof(struct mbuff_event) + name_len + old_name_len, 8);
 	struct queued *queued;
 
 	queued = kzalloc(sizeof(*queued) + size - sizeof(struct mbuff_event), GFP_KERNEL_ACCOUNT);
@@ -80,8 +83,11 @@ static struct queued *make(struct mbuff_area *area, unsigned int kind, const cha
 	queued->event.id = area->id;
 	queued->event.notified = atomic64_read(&area->notified);
 	queued->event.name_len = name_len;
+	queued->event.old_name_len = old_name_len;
 	if (name_len)
-		memcpy(queued->name, name, name_len);
+		memcpy(queued->name, area->name, name_len);
+	if (old_name_len)
+		memcpy(queued->name + name_len, old_name, old_name_len);
 	return queued;
 }
 
@@ -116,10 +122,7 @@ static void enqueue(struct listener *listener, struct queued *queued)
 	wake_up_interruptible(&listener->waiters);
 }
 
-/* Tells all listeners but the session `by`; may sleep. Names only where the registry lock is held.
- */
-void events_tell(struct mbuff_area *area, unsigned int kind, const char *name, size_t name_len,
-		 u64 by)
+static void tell(struct mbuff_area *area, unsigned int kind, const char *old_name, u64 by)
 {
 	struct listener *listener;
 	u64 told = 0;
@@ -127,7 +130,7 @@ void events_tell(struct mbuff_area *area, unsigned int kind, const char *name, s
 	if (!READ_ONCE(listener_count))
 		return;
 	for (;;) {
-		struct queued *queued = make(area, kind, name, name_len);
+		struct queued *queued = make(area, kind, old_name);
 		bool done = true;
 
 		/* One at a time, because nothing can be allocated under the lock. */
@@ -148,11 +151,26 @@ void events_tell(struct mbuff_area *area, unsigned int kind, const char *name, s
 	}
 }
 
+/*
+ * Tells all listeners but the session `by`; may sleep. Of what was created or removed under the
+ * registry lock, for its name.
+ */
+void events_tell(struct mbuff_area *area, unsigned int kind, u64 by)
+{
+	tell(area, kind, NULL, by);
+}
+
+/* Registry lock. */
+void events_tell_renamed(struct mbuff_area *area, const char *old_name, u64 by)
+{
+	tell(area, MBUFF_EVENT_RENAMED, old_name, by);
+}
+
 /* A write through FUSE: who serves it knows, so it is news only if there are several. */
 void events_tell_growth(struct mbuff_area *area)
 {
 	if (READ_ONCE(listener_count) > 1)
-		events_tell(area, MBUFF_EVENT_RESIZED, NULL, 0, 0);
+		events_tell(area, MBUFF_EVENT_RESIZED, 0);
 }
 
 /* Notifications */

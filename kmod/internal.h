@@ -30,7 +30,7 @@
 
 struct module;
 struct pid;
-struct proc_dir_entry;
+struct mbuff_observed;
 
 /* A counted holder: a module, or a process that called mbuff_alloc. Registry lock. */
 struct mbuff_holder {
@@ -58,7 +58,7 @@ struct mbuff_area {
 	unsigned int count;  /* of programs; also read without the lock */
 	unsigned int kcount; /* of modules; also read without the lock */
 	struct list_head holders;
-	struct proc_dir_entry *proc;
+	struct mbuff_observed *observed; /* of /proc; NULL: it is not shown */
 
 	atomic_t open_cnt;	/* open files, mappings included, but not the weak ones */
 	unsigned int open_mode; /* FMODE_READ | FMODE_WRITE of all so far, for /proc alone */
@@ -143,8 +143,8 @@ unsigned int registry_count(void);
 struct mbuff_area *area_alloc(const char *name, size_t len, const struct mbuff_wish *wish);
 
 /* events.c: who is told of what. */
-void events_tell(struct mbuff_area *area, unsigned int kind, const char *name, size_t name_len,
-		 u64 by);
+void events_tell(struct mbuff_area *area, unsigned int kind, u64 by);
+void events_tell_renamed(struct mbuff_area *area, const char *old_name, u64 by);
 void events_tell_growth(struct mbuff_area *area);
 void events_wake(struct mbuff_area *area);
 void events_area_init(struct mbuff_area *area);
@@ -175,6 +175,7 @@ int observe_init(void);
 void observe_exit(void);
 void observe_add(struct mbuff_area *area);
 void observe_remove(struct mbuff_area *area);
+void observe_settle(void);
 int kapi_init(void);
 void kapi_exit(void);
 

@@ -106,8 +106,8 @@ struct mbuff_area *registry_find(const char *name, size_t len)
 
 /*
  * With a reference; also one that has been removed, as long as somebody has it. Without the
- * registry lock: mmap(2) comes here with the lock of its address space, for which a reader of /proc
- * may wait whom observe_remove() waits for.
+ * registry lock, under which memory is allocated: mmap(2) comes here with the lock of its address
+ * space.
  */
 struct mbuff_area *registry_find_id(u64 id)
 {
@@ -228,7 +228,7 @@ int registry_add_locked(struct mbuff_area *area, const char *name, size_t len, u
 	WRITE_ONCE(named, named + 1);
 	link_name(area);
 	area_get(area);
-	events_tell(area, MBUFF_EVENT_CREATED, area->name, area->name_len, by);
+	events_tell(area, MBUFF_EVENT_CREATED, by);
 	return 0;
 }
 
@@ -239,6 +239,7 @@ int registry_add(struct mbuff_area *area, const char *name, size_t len, u64 by)
 	mutex_lock(&registry_lock);
 	error = registry_add_locked(area, name, len, by);
 	mutex_unlock(&registry_lock);
+	observe_settle();
 	return error;
 }
 
@@ -247,7 +248,7 @@ static void remove_locked(struct mbuff_area *area, u64 by)
 {
 	unlink_name(area);
 	WRITE_ONCE(named, named - 1);
-	events_tell(area, MBUFF_EVENT_REMOVED, area->name, area->name_len, by);
+	events_tell(area, MBUFF_EVENT_REMOVED, by);
 	kfree(area->name);
 	area->name = NULL;
 	area->name_len = 0;
@@ -265,8 +266,10 @@ int registry_remove(struct mbuff_area *area, u64 by)
 	else
 		remove_locked(area, by);
 	mutex_unlock(&registry_lock);
-	if (!error)
+	if (!error) {
+		observe_settle();
 		area_put(area);
+	}
 	return error;
 }
 
@@ -285,8 +288,10 @@ void registry_reap(struct mbuff_area *area)
 	if (gone)
 		remove_locked(area, 0);
 	mutex_unlock(&registry_lock);
-	if (gone)
+	if (gone) {
+		observe_settle();
 		area_put(area);
+	}
 }
 
 /* The last reference has gone. */
@@ -301,12 +306,14 @@ void registry_forget(struct mbuff_area *area)
 
 static void give_name(struct mbuff_area *area, char *name, size_t len, u64 by)
 {
+	char *old_name = area->name;
+
 	unlink_name(area);
-	kfree(area->name);
 	area->name = name;
 	area->name_len = len;
 	link_name(area);
-	events_tell(area, MBUFF_EVENT_RENAMED, area->name, area->name_len, by);
+	events_tell_renamed(area, old_name, by);
+	kfree(old_name);
 }
 
 static int exchange(struct mbuff_area *a, struct mbuff_area *b, u64 by)
@@ -317,8 +324,8 @@ static int exchange(struct mbuff_area *a, struct mbuff_area *b, u64 by)
 	swap(a->name_len, b->name_len);
 	link_name(a);
 	link_name(b);
-	events_tell(a, MBUFF_EVENT_RENAMED, a->name, a->name_len, by);
-	events_tell(b, MBUFF_EVENT_RENAMED, b->name, b->name_len, by);
+	events_tell_renamed(a, b->name, by);
+	events_tell_renamed(b, a->name, by);
 	return 0;
 }
 
@@ -418,6 +425,7 @@ int registry_rename(const char *from, size_t from_len, const char *to, size_t to
 	else
 		error = rename_area(from, from_len, to, to_len, flags, by, replaced);
 	mutex_unlock(&registry_lock);
+	observe_settle();
 	return error;
 }
 
@@ -508,8 +516,10 @@ int registry_release(struct mbuff_area *area, struct module *module, u64 *left)
 	if (module)
 		area_unmap(area);
 	*left = gone ? 0 : area_size(area);
-	if (gone)
+	if (gone) {
+		observe_settle();
 		area_put(area);
+	}
 	return 0;
 }
 

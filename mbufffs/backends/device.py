@@ -71,9 +71,11 @@ class DeviceBackend:
         self._names = Names()
         self._emptied: set[int] = set()
         self._open: OrderedDict[int, int] = OrderedDict()
+        self._begun = False
         os.set_blocking(events, False)
         os.lseek(events, 0, os.SEEK_SET)
-        self._list()
+        for name, attributes in registry.areas():
+            self._names.put(attributes.id, name)
 
     def _on_hidden_directory(self, node: int) -> None:
         self.on_hidden(node)
@@ -89,6 +91,11 @@ class DeviceBackend:
 
     def refresh(self) -> None:
         """Takes in all events that are there."""
+        if not self._begun:  # not in __init__: nobody was told yet what changes by this
+            self._begun = True
+            for name in list(self._names.of.values()):
+                self._make_room(name)
+            self._prune_all()
         while events := read_events(self._events):
             for event in events:
                 self._take_in(event)
@@ -98,10 +105,11 @@ class DeviceBackend:
         if event.kind is Kind.LOST:
             self._list()
         elif event.kind in (Kind.CREATED, Kind.RENAMED):
-            self._appeared(event.id, event.name)
+            self._appeared(event.id, event.name, event.old_name)
         elif event.kind is Kind.REMOVED:
             self._drop_open(event.id)
-            self._vanished(event.id, gone=True)
+            self._names.drop(event.id)
+            self._lost(event.name, node)
         elif event.kind is Kind.NOTIFIED:
             self.on_change(Change(node=node, notified=True))
         else:
@@ -110,30 +118,34 @@ class DeviceBackend:
     def _list(self) -> None:
         found = {attributes.id: name for name, attributes in self._registry.areas()}
         for area in self._names.of.keys() - found.keys():
-            self._vanished(area, gone=True)
+            self._lost(self._names.drop(area), AREA | area)
         for area, name in found.items():
             if self._names.of.get(area) != name:
                 self._appeared(area, name)
         self._prune_all()
 
-    def _appeared(self, area: int, name: bytes) -> None:
-        if self._names.of.get(area) != name:
-            self._vanished(area, gone=False)
-            self._names.put(area, name)
-        directory, last = split(name)
-        parent = self._imply(directory)
-        self._give_way(parent, last)
-        self.on_change(Change(parent=parent, name=last))
+    def _appeared(self, area: int, name: bytes, old_name: bytes = b"") -> None:
+        """`old_name`: perhaps only an earlier server has shown it."""
+        known = self._names.of.get(area, b"")
+        self._names.put(area, name)
+        self.on_change(Change(parent=self._make_room(name), name=split(name)[1]))
+        for lost in {known, old_name} - {b"", name}:
+            self._lost(lost)
 
-    def _vanished(self, area: int, *, gone: bool) -> None:
-        name = self._names.drop(area)
-        if name is None:
-            return
+    def _lost(self, name: bytes, removed: int = 0) -> None:
+        """No area has this name any more; `removed`: the node that had it, if that has gone."""
         directory, last = split(name)
         parent = self._node_of(directory)
         if parent is not None:
-            self.on_change(Change(parent=parent, name=last, node=AREA | area if gone else 0))
+            self.on_change(Change(parent=parent, name=last, node=removed))
         self._prune(directory)
+
+    def _make_room(self, name: bytes) -> int:
+        """The node of its directory, which is made; one that has the name itself goes."""
+        directory, last = split(name)
+        parent = self._imply(directory)
+        self._give_way(parent, last)
+        return parent
 
     # Directories that are implied
 

@@ -50,9 +50,10 @@ class Names:
         self._in.setdefault(directory, {})[last] = area
         self._count(name, 1)
 
-    def drop(self, area: int) -> bytes | None:
-        name = self.of.pop(area, None)
-        if name is not None:
+    def drop(self, area: int) -> bytes:
+        """Returns the name that it had, b"" if none."""
+        name = self.of.pop(area, b"")
+        if name:
             directory, last = split(name)
             del self._in[directory][last]
             if not self._in[directory]:

@@ -128,6 +128,7 @@ class Event:
     id: int
     notified: int
     name: bytes
+    old_name: bytes = b""  # of a rename
 
 
 def _name(name: bytes) -> tuple[ctypes.Array[ctypes.c_char], int, int]:
@@ -269,8 +270,10 @@ def read_events(fd: int) -> list[Event]:
     events = []
     at = 0
     while at < len(data):
-        length, kind, area, notified, name_length, _ = _EVENT.unpack_from(data, at)
+        length, kind, area, notified, name_length, old_length = _EVENT.unpack_from(data, at)
         name = at + _EVENT.size
-        events.append(Event(Kind(kind), area, notified, data[name:name + name_length]))
+        old = name + name_length
+        events.append(Event(Kind(kind), area, notified, data[name:old],
+                            data[old:old + old_length]))
         at += length
     return events

@@ -6,8 +6,8 @@
 #include "internal.h"
 
 /*
- * pyfuse3 tells its handler neither which open file polls nor for what: both come where the handle of
- * the file would be, which says no more than the node. The kernel counts `kh` up from 1.
+ * pyfuse3 tells its handler neither which open file polls nor for what: both come where the handle
+ * of the file would be, which says no more than the node. The kernel counts `kh` up from 1.
  */
 void edit_poll(char *message)
 {

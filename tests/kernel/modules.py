@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The module and the example modules, built for one kernel in a directory of their own."""
+"""The module and those that use it, built for one kernel in a directory of their own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.kernel.kernels import CACHE, REPOSITORY, Kernel, locked
 
 MODULE = Path("kmod")
 EXAMPLES = Path("examples/kernel")
+_USERS = [f"{EXAMPLES}/*/Kbuild", "tests/kernel/ktest/Kbuild"]  # modules that call mbuff.ko
 _SOURCES = {".c", ".h", ".S", ".mk"}
 _BY_NAME = {"Kbuild", "Makefile"}
 
@@ -56,24 +57,27 @@ def make(kernel: Kernel, build: Path, **variables: str) -> None:
         raise BuildFailed(f"{' '.join(command)}\n{done.stdout}")
 
 
-def _examples(tree: Path) -> list[Path]:
-    return sorted(kbuild.parent.relative_to(tree) for kbuild in tree.glob(f"{EXAMPLES}/*/Kbuild"))
+def _users(tree: Path) -> list[Path]:
+    return sorted(kbuild.parent.relative_to(tree)
+                  for pattern in _USERS for kbuild in tree.glob(pattern))
 
 
 def build(kernel: Kernel, sources: Path = REPOSITORY) -> Path:
-    """Builds mbuff.ko and the examples; returns the directory that they lie in."""
+    """Builds mbuff.ko and those that use it; returns the directory that they lie in."""
     target = directory(kernel)
     with locked(f"build-{kernel.name}"):
         _copy_sources(sources / MODULE, target / MODULE)
         make(kernel, target / MODULE, KCFLAGS="-Werror")
         symbols = target / MODULE / "Module.symvers"
         includes = f"-I{target / MODULE / 'include'} -I{target / MODULE / 'uapi'}"
-        for example in _examples(target):
-            if not (sources / example / "Kbuild").exists():
-                shutil.rmtree(target / example)
-        for example in _examples(sources):
-            _copy_sources(sources / example, target / example)
-            make(kernel, target / example, KCFLAGS=f"-Werror {includes}",
+        for user in _users(target):
+            if not (sources / user / "Kbuild").exists():
+                shutil.rmtree(target / user)
+        for user in _users(sources):
+            _copy_sources(sources / user, target / user)
+            # Kbuild does not see when the symbols' versions change; without this it looks again.
+            (target / user / "Module.symvers").unlink(missing_ok=True)
+            make(kernel, target / user, KCFLAGS=f"-Werror {includes}",
                  KBUILD_EXTRA_SYMBOLS=str(symbols))
     return target
 

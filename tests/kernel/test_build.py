@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +43,28 @@ def test_a_build_leaves_nothing_among_the_sources(built: Callable[[str], Kernel]
     made = {".o", ".ko", ".mod", ".cmd", ".order", ".symvers"}
     trees = (REPOSITORY / modules.MODULE, REPOSITORY / modules.EXAMPLES)
     assert not [path for tree in trees for path in tree.rglob("*") if path.suffix in made]
+
+
+def test_a_module_is_built_anew_for_a_changed_mbuff(
+        built: Callable[[str], Kernel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = built("6.12")
+    monkeypatch.setattr(modules, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(modules, "locked", lambda name: contextlib.nullcontext())
+    for tree in ("kmod", "tests/kernel/ktest"):
+        shutil.copytree(REPOSITORY / tree, tmp_path / tree)
+    modules.build(kernel, tmp_path)
+    header = tmp_path / "kmod/internal.h"
+    changed = header.read_text().replace("struct mbuff_area {", "struct mbuff_area {\n\tint new;")
+    assert changed != header.read_text()
+    header.write_text(changed)
+    target = modules.build(kernel, tmp_path)
+    symbols = dict(reversed(line.split()[:2])
+                   for line in (target / "kmod/Module.symvers").read_text().splitlines())
+    wanted = re.findall(r"\{ (0x\w+), \"(mbuff_\w+)\" \}",
+                        (target / "tests/kernel/ktest/ktest.mod.c").read_text())
+    assert wanted
+    assert {name: int(symbols[name], 16) for _, name in wanted} == {
+        name: int(version, 16) for version, name in wanted}
 
 
 def test_dkms_calls_the_module_by_its_version() -> None:

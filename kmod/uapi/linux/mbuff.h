@@ -194,19 +194,20 @@ struct mbuff_usage {
 
 /*
  * MBUFF_IOC_EVENTS returns a descriptor that is readable when something has happened. read(2) gives
- * whole events, each with the name behind it, padded to a multiple of 8 bytes; EAGAIN with
+ * whole events, each with its names behind it, padded to a multiple of 8 bytes; EAGAIN with
  * O_NONBLOCK if there is none; EINVAL if not one fits. What this open file of /dev/mbuff did itself
  * is not told. An event of MBUFF_EVENT_LOST says that there were too many: list all anew. lseek(2)
  * to 0 makes the next read give again what the last one gave, but for notifications.
+ *
+ * Behind the structure: char name[name_len], old_name[old_name_len].
  */
 struct mbuff_event {
 	__u32 event_len; /* bytes to the next one */
 	__u32 kind;	 /* MBUFF_EVENT_* */
 	__u64 id;
-	__u64 notified; /* notifications of the area so far */
-	__u32 name_len; /* of the name behind; for a rename of the new one */
-	__u32 reserved;
-	/* char name[name_len] */
+	__u64 notified;	    /* notifications of the area so far */
+	__u32 name_len;	    /* of the name behind: of what was created, removed or renamed */
+	__u32 old_name_len; /* of a rename: of the name that it had, behind the new one */
 };
 
 #define MBUFF_EVENT_CREATED 1
@@ -217,7 +218,7 @@ struct mbuff_event {
 #define MBUFF_EVENT_NOTIFIED 6
 #define MBUFF_EVENT_LOST 7
 
-#define MBUFF_EVENT_BYTES_MAX 4128 /* the longest event */
+#define MBUFF_EVENT_BYTES_MAX 8224 /* the longest event */
 
 #define MBUFF_IOC_VERSION _IOR(MBUFF_MAGIC, 0x00, struct mbuff_version)
 #define MBUFF_IOC_CREATE _IOWR(MBUFF_MAGIC, 0x01, struct mbuff_create)

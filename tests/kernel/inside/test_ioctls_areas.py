@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One area by the ioctls of /dev/mbuff: its pages, its size, what it is charged, and who holds it."""
+"""An area by the ioctls of /dev/mbuff: its pages, its size, what it is charged, who holds it."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def registry(loaded: None) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def limits(registry: Registry) -> Iterator[Callable[[str, int], None]]:
+def limits(registry: Registry) -> Iterator[Callable[[str, int], object]]:
     """Sets a parameter of the module, for this test."""
     before = {file: file.read_text() for file in PARAMETERS.iterdir()}
-    yield lambda name, value: (PARAMETERS / name).write_text(str(value)) and None
+    yield lambda name, value: (PARAMETERS / name).write_text(str(value))
     for file, content in before.items():
         if os.access(file, os.W_OK):
             file.write_text(content)
@@ -139,6 +139,7 @@ def test_no_way_takes_pages_out_of_an_area(registry: Registry, held: tuple[int, 
                             MADV_REMOVE) == -1
         assert ctypes.get_errno() == errno.EOPNOTSUPP
         assert memory[0:1] == b"\x55"
+        memory.close()
     os.close(free)
 
 
@@ -242,7 +243,7 @@ def test_a_size_above_rlimit_fsize_is_refused_and_nothing_has_changed(registry: 
 
 
 def test_bytes_beyond_the_limit_are_refused_and_what_fits_is_written(
-        registry: Registry, limits: Callable[[str, int], None]) -> None:
+        registry: Registry, limits: Callable[[str, int], object]) -> None:
     limits("max_bytes", 4 * PAGE)
     area = registry.create(b"new", size=2 * PAGE)
     refused(errno.ENOSPC, registry.create, b"other", size=2 * PAGE + 1)
@@ -264,7 +265,7 @@ def test_bytes_beyond_the_limit_are_refused_and_what_fits_is_written(
 
 
 def test_areas_beyond_the_limit_are_refused(registry: Registry,
-                                            limits: Callable[[str, int], None]) -> None:
+                                            limits: Callable[[str, int], object]) -> None:
     limits("max_areas", 2)
     areas = [registry.create(name) for name in (b"a", b"b")]
     refused(errno.ENOSPC, registry.create, b"c", size=PAGE)
@@ -295,37 +296,29 @@ def test_a_path_to_a_removed_area_keeps_no_memory(registry: Registry) -> None:
 
 
 def test_opening_by_a_path_while_the_area_goes_is_an_error_at_most(registry: Registry) -> None:
-    """Two processes: one closes the last descriptor while the other opens it by /proc."""
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if not child:
-        while os.read(ours, 1) != b"e":
-            pass
-        os._exit(0)
-    for number in range(300):
+    """A child opens and truncates it by its path when nothing but a descriptor here keeps it."""
+    for _ in range(40):
         area = registry.create(b"new", size=PAGE)
         fd = registry.open_area(area, os.O_RDWR)
+        path = os.open(f"/proc/self/fd/{fd}", os.O_PATH)
         registry.remove(area)
-        opener = os.fork()
-        if not opener:
-            path = os.open(f"/proc/self/fd/{fd}", os.O_PATH)
+        child = os.fork()
+        if not child:
             os.close(fd)
-            os.sched_yield()
-            for _ in range(3):
-                try:
-                    os.truncate(f"/proc/self/fd/{path}", 2 * PAGE)
-                    os.close(os.open(f"/proc/self/fd/{path}", os.O_RDWR))
-                except OSError as error:
-                    os._exit(0 if error.errno == errno.ENXIO else 1)
-            os._exit(0)
-        if number % 2:
-            os.sched_yield()
+            os._exit(_open_by(path))
         os.close(fd)
-        assert os.waitpid(opener, 0)[1] == 0
-    os.write(theirs, b"e")
-    os.waitpid(child, 0)
-    os.close(ours)
-    os.close(theirs)
+        assert os.waitpid(child, 0)[1] == 0
+        os.close(path)
+
+
+def _open_by(path: int) -> int:
+    for _ in range(20):
+        try:
+            os.truncate(f"/proc/self/fd/{path}", 2 * PAGE)
+            os.close(os.open(f"/proc/self/fd/{path}", os.O_RDWR))
+        except OSError as error:
+            return error.errno != errno.ENXIO
+    return 0
 
 
 def test_what_is_removed_with_hold_is_there_until_forgotten(registry: Registry) -> None:

@@ -34,7 +34,7 @@ FACTS = [
     "zeroed",
 ]
 # They call ioctl(2) and so need the device.
-RAW_FACTS = ["raw_careless", "raw_files", "raw_values"]
+RAW_FACTS = ["raw_careless", "raw_files", "raw_race", "raw_values"]
 TOOLS = ["find", "leave", "storm"]
 
 # The user sides of examples/kernel, which are built with these.

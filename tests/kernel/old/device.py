@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.conftest import wait_for
 
 PAGE = mmap.PAGESIZE
 REGIONS = Path("/proc/mbuff/regions")
@@ -59,12 +62,22 @@ class Device:
 
 
 def counts(name: str = "mybuf") -> dict[str, int]:
-    """What /proc/mbuff says of an area."""
+    """What /proc/mbuff says of an area, whose entry may come a little later than the area."""
+    wait_for((REGIONS / name / "open_mode").exists, f"/proc shows {name}")
     return {file.name: int(file.read_text()) for file in (REGIONS / name).iterdir()}
 
 
+def shown() -> list[str]:
+    """The names in /proc/mbuff, which follow what happens with a little delay."""
+    return sorted(os.listdir(REGIONS))
+
+
 def exists(name: str = "mybuf") -> bool:
-    return (REGIONS / name).exists()
+    device = Device()
+    error = error_of(device.info, os.fsencode(name))
+    device.close()
+    assert error in (None, errno.EINVAL)
+    return error is None
 
 
 def error_of(function: Callable[..., object], *arguments: object) -> int | None:

@@ -49,15 +49,21 @@ def test_what_happens_while_no_server_is_there_is_not_missed(
         mounted: Mounted, registry: Registry) -> None:
     gone = registry.create(b"gone", size=4096)
     registry.create(b"old", size=4096)
-    for name in ("gone", "old"):
+    within = registry.create(b"directory/within", size=4096)
+    for name in ("gone", "old", "directory/within"):
         wait_for((mounted.path / name).exists, "it is there")
+    # What was read last is told again; so the names above must not be in that.
+    registry.create(b"other", size=4096)
+    wait_for((mounted.path / "other").exists, "it is there")
     assert not (mounted.path / "new").exists()
     mounted.kill_server()
     registry.remove(gone)
+    registry.remove(within)
     registry.create(b"new", size=8192)
     registry.rename(b"old", b"renamed")
-    wait_for(lambda: sorted(os.listdir(mounted.path)) == ["new", "renamed"],
+    wait_for(lambda: sorted(os.listdir(mounted.path)) == ["new", "other", "renamed"],
              "the listing is right", PATIENCE)
+    wait_for(lambda: not (mounted.path / "directory").exists(), "so has its directory", PATIENCE)
     wait_for(lambda: not (mounted.path / "gone").exists(), "what has gone is gone", PATIENCE)
     wait_for(lambda: not (mounted.path / "old").exists(), "the old name is gone", PATIENCE)
     wait_for((mounted.path / "new").exists, "what is new is there", PATIENCE)

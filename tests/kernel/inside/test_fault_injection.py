@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""Every allocation of every operation fails once: an errno, and nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mbufffs.backends.registry import Registry
+from tests.conftest import wait_for
+from tests.kernel.inside.conftest import Module
+from tests.kernel.inside.test_kernel_api import Ktest
+
+pytestmark = pytest.mark.debug
+
+HERE = Path(__file__).parents[1]
+REPOSITORY = HERE.parents[1]
+INJECTED = Path("/sys/kernel/debug")
+OPERATIONS = ["open-device", "create", "open", "resize", "rename-tree", "stat", "list", "remove",
+              "events", "allocate", "allocate-again", "map", "make", "get", "alloc"]
+
+
+@pytest.fixture(scope="module")
+def fail_nth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    program = tmp_path_factory.mktemp("fault") / "fail_nth"
+    subprocess.run(["gcc", "-O2", "-I", REPOSITORY / "kmod/include", "-I", REPOSITORY / "kmod/uapi",
+                    HERE / "fail_nth.c", "-o", program], check=True)
+    if not (INJECTED / "failslab").exists():
+        subprocess.run(["mount", "-t", "debugfs", "debugfs", INJECTED], check=True)
+    for kind in ("failslab", "fail_page_alloc"):
+        (INJECTED / kind / "ignore-gfp-wait").write_text("N")
+        (INJECTED / kind / "verbose").write_text("0")
+    (INJECTED / "fail_page_alloc" / "min-order").write_text("0")
+    module, ktest = Module(Path(os.environ["MBUFF_MODULE"])), Ktest()
+    module.insmod()
+    ktest.insmod()
+    yield program
+    ktest.unload()
+    module.unload()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_what_fails_for_lack_of_memory_says_so_and_leaves_nothing(
+        fail_nth: Path, operation: str) -> None:
+    registry = Registry.open()
+    before = registry.usage()
+    done = subprocess.run([fail_nth, operation], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    points = int(done.stdout.split()[0])
+    assert points > 1, "nothing was made to fail"
+    print(f"{operation}: {done.stdout}", end="")
+    wait_for(lambda: registry.usage() == before, "all is as it was")
+    registry.close()
