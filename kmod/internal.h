@@ -125,6 +125,7 @@ int name_check(const char *name, size_t len);
 struct mbuff_area *registry_find_locked(const char *name, size_t len);
 struct mbuff_area *registry_find(const char *name, size_t len);
 struct mbuff_area *registry_find_id(u64 id);
+bool registry_has_name(struct mbuff_area *area);
 struct mbuff_area *registry_after(u64 id);
 int registry_add(struct mbuff_area *area, const char *name, size_t len, u64 by);
 int registry_add_locked(struct mbuff_area *area, const char *name, size_t len, u64 by);

@@ -199,6 +199,11 @@ static struct file *open_selected(struct file *device, bool weak)
 		return file;
 	if (READ_ONCE(area->name))
 		file = area_open(area, file_flags(device), weak ? session->number : 0);
+	/* A user finds it by its name again, or does not get it. */
+	if (!weak && !IS_ERR(file) && !registry_has_name(area)) {
+		fput(file);
+		file = ERR_PTR(-EINVAL);
+	}
 	area_put(area);
 	return file;
 }

@@ -104,11 +104,7 @@ struct mbuff_area *registry_find(const char *name, size_t len)
 	return area;
 }
 
-/*
- * With a reference; also one that has been removed, as long as somebody has it. Without the
- * registry lock, under which memory is allocated: mmap(2) comes here with the lock of its address
- * space.
- */
+/* With a reference; also one that has been removed, as long as somebody has it. */
 struct mbuff_area *registry_find_id(u64 id)
 {
 	struct mbuff_area *area = NULL;
@@ -120,6 +116,20 @@ struct mbuff_area *registry_find_id(u64 id)
 		area = NULL;
 	xa_unlock(&by_id);
 	return area;
+}
+
+/*
+ * For who has an open file of it: if so, it does not lose its name before that file is closed, but
+ * by somebody who removes it. mmap(2) comes here with the lock of its address space.
+ */
+bool registry_has_name(struct mbuff_area *area)
+{
+	bool has;
+
+	mutex_lock(&registry_lock);
+	has = area->name;
+	mutex_unlock(&registry_lock);
+	return has;
 }
 
 /* The named area with the smallest number above `id`, with a reference. */
