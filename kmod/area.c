@@ -369,10 +369,11 @@ struct mbuff_area *area_new(umode_t mode)
 		return ERR_PTR(-ENOMEM);
 	area->file = shmem_file_setup("mbuff", 0, VM_NORESERVE);
 	if (IS_ERR(area->file)) {
-		void *error = area->file;
+		int error = PTR_ERR(area->file);
 
 		kfree(area);
-		return error;
+		/* For want of memory for an inode shmem says ENOSPC: here that means the limit. */
+		return ERR_PTR(error == -ENOSPC ? -ENOMEM : error);
 	}
 	inode = file_inode(area->file);
 	mapping_set_unevictable(inode->i_mapping);

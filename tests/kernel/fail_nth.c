@@ -147,7 +147,7 @@ static int map(void)
 
 static int make(void)
 {
-	return by_ktest("make a/failing 12288 384");
+	return by_ktest("make a/failing 12288 600");
 }
 
 static int get(void)
