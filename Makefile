@@ -10,7 +10,8 @@ TEST_PACKAGES := attr clang fio git libclang-rt-14-dev make procps rsync stress-
                  util-linux \
                  libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite
 # The machine of the kernel tests, and compilers for the kernels that they build for.
-KERNEL_PACKAGES := busybox-static gcc gcc-aarch64-linux-gnu kmod libelf1 make qemu-system-x86 xz-utils
+KERNEL_PACKAGES := busybox-static gcc gcc-aarch64-linux-gnu kmod libelf1 make qemu-system-x86 \
+                   sparse xz-utils
 DEBUG_KERNEL_PACKAGES := bc bison flex libelf-dev libssl-dev
 CHECK_PACKAGES := clang-format shellcheck
 MOUNTPOINT ?= /mnt/mbuff
@@ -20,7 +21,7 @@ C_SOURCES := $(wildcard mbufffs/channel/*.[ch] mbufffs/backends/*.c)
 KDIR ?= /lib/modules/$(shell uname -r)/build
 DKMS_VERSION := $(shell sed -n 's/^PACKAGE_VERSION=//p' kmod/dkms.conf)
 
-.PHONY: help run stop test check bench soak clean kmod kmod-install kernel-test kernel-debug-test
+.PHONY: help run stop test check bench soak clean kmod kmod-install kernel-test kernel-check kernel-debug-test
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 19
@@ -81,6 +82,10 @@ kernel-test: $(VENV)/installed ## build the kernel module for several kernels, a
 	$(call debian,$(KERNEL_PACKAGES))
 	@$(BIN)/python -m pytest -q tests/kernel
 
+kernel-check: $(VENV)/installed ## sparse, clang's analyzer and checkpatch on the kernel modules
+	$(call debian,$(KERNEL_PACKAGES) clang perl)
+	@$(BIN)/python -m tests.kernel static
+
 kernel-debug-test: $(VENV)/installed ## ... on a kernel that looks for faults, built here first
 	$(call debian,$(KERNEL_PACKAGES) $(DEBUG_KERNEL_PACKAGES))
 	@$(BIN)/python -m tests.kernel --memory 2G --seconds 3600 pytest debug
@@ -108,7 +113,8 @@ kmod-install: ## install the module (by DKMS if it is here), mbuff.h, and who ma
 	  { [ -n "$(DESTDIR)" ] || \
 	    depmod $$($(MAKE) --no-print-directory -s -C $(KDIR) kernelrelease); }; \
 	fi
-	@install -D -m 644 kmod/include/mbuff.h $(DESTDIR)/usr/include/mbuff.h
+	@install -D -m 644 -t $(DESTDIR)/usr/include kmod/include/mbuff.h kmod/include/mbuff_files.h
+	@install -D -m 644 -t $(DESTDIR)/usr/include/linux kmod/uapi/linux/mbuff.h
 	@install -D -m 644 packaging/udev/60-mbuff.rules $(DESTDIR)/etc/udev/rules.d/60-mbuff.rules
 	@if [ -z "$(DESTDIR)" ]; then \
 	  groupadd -r -f mbuff; \

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""By hand: `python -m tests.kernel` with build, script or pytest, and the name of a kernel."""
+"""By hand: `python -m tests.kernel` with build, static, script or pytest."""
 
 from __future__ import annotations
 
 import argparse
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +21,7 @@ def _arguments() -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     build = verbs.add_parser("build", help="build kmod/ and examples/kernel/ for a kernel")
     build.add_argument("kernel", choices=[*WANTED, debug.NAME])
+    verbs.add_parser("static", help="what sparse, clang's analyzer and checkpatch say")
     script = verbs.add_parser("script", help="build, boot, and run a shell script inside")
     script.add_argument("kernel", choices=[*BOOTED, debug.NAME])
     script.add_argument("script", type=Path)
@@ -39,8 +42,13 @@ def _run(kernel: Kernel, script: str, arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
+    # So that whoever ends us ends our machine too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     arguments = _arguments()
     try:
+        if arguments.verb == "static":
+            return subprocess.run(["sh", Path(__file__).with_name("static.sh"),
+                                   fetch("6.12").headers, debug.source()], check=False).returncode
         kernel = debug.fetch() if arguments.kernel == debug.NAME else fetch(arguments.kernel)
         print(modules.build(kernel), flush=True)
     except (Unavailable, modules.BuildFailed) as error:

@@ -59,23 +59,32 @@ def _check(config: Path) -> None:
         raise Unavailable(f"debug.config asks for what this kernel cannot have: {' '.join(lost)}")
 
 
+def source() -> Path:
+    """The source alone, for what looks at it: checkpatch."""
+    tree = CACHE / NAME / "source"
+    tree.parent.mkdir(parents=True, exist_ok=True)
+    with locked(NAME):
+        _unpack_source(tree)
+    return tree
+
+
 def fetch() -> Kernel:
     """Builds what is not built yet: some ten minutes on two processors; a killed build goes on."""
     tree = CACHE / NAME
     tree.mkdir(parents=True, exist_ok=True)
-    source, build, log = tree / "source", tree / "build", tree / "log"
+    unpacked, build, log = tree / "source", tree / "build", tree / "log"
     image = build / "arch/x86/boot/bzImage"
     stamp = tree / "built"
     with locked(NAME):
-        _unpack_source(source)
+        _unpack_source(unpacked)
         made_of = hashlib.sha256(
-            (source / ".debian").read_bytes() + FRAGMENT.read_bytes()).hexdigest()
+            (unpacked / ".debian").read_bytes() + FRAGMENT.read_bytes()).hexdigest()
         if not stamp.exists() or stamp.read_text() != made_of:
             log.unlink(missing_ok=True)
             build.mkdir(exist_ok=True)
             print(f"building the debug kernel; what the build says is in {log}", flush=True)
-            _make(source, build, log, f"KCONFIG_ALLCONFIG={FRAGMENT}", "allnoconfig")
+            _make(unpacked, build, log, f"KCONFIG_ALLCONFIG={FRAGMENT}", "allnoconfig")
             _check(build / ".config")
-            _make(source, build, log, f"-j{os.cpu_count()}", "bzImage", "modules")
+            _make(unpacked, build, log, f"-j{os.cpu_count()}", "bzImage", "modules")
             stamp.write_text(made_of)
     return Kernel(NAME, build, image)

@@ -31,7 +31,7 @@ def test_every_view_tells_the_same(events: list[tuple[int, bytes | None]]) -> No
     expected: dict[int, bytes] = {}
     for area, name in events:
         if name is None:
-            assert names.drop(area) == expected.pop(area, None)
+            assert names.drop(area) == expected.pop(area, b"")
         else:
             names.put(area, name)
             expected = {other: at for other, at in expected.items() if at != name and other != area}
