@@ -25,7 +25,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields
 
-from mbufffs.backends import AREA, Attributes, Backend, Caller, Change
+from mbufffs.backends import Attributes, Backend, Caller, Change
 from mbufffs.backends.shmem import LARGE
 from mbufffs.channel import (
     FALLOCATE_NAME,
@@ -468,9 +468,8 @@ class Operations(pyfuse3.Operations):
 
     def _opened(self, node: int) -> FileInfo:
         backing = self._register(node)
-        if not backing and node & AREA:
-            # Not through the page cache: it would be a copy of what the kernel's users see. So
-            # a shared mapping is refused (ENODEV).
+        if not backing and not self._backend.page_cache:
+            # So a shared mapping is refused (ENODEV).
             return FileInfo(fh=0, direct_io=True, keep_cache=False)
         return FileInfo(fh=backing, keep_cache=True)
 

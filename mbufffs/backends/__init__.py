@@ -57,6 +57,7 @@ class Backend(Protocol):
 
     name: str
     locked: bool  # whether pages are never swapped out
+    page_cache: bool  # whether the mount may keep copies of bytes, without passthrough
 
     # Names. FileNotFoundError, FileExistsError and so on as open(2) and its kin.
     def lookup(self, parent: int, name: bytes) -> Attributes: ...

@@ -53,6 +53,7 @@ def _error(code: int) -> OSError:
 class DeviceBackend:
     name = "device"
     locked = True
+    page_cache = False  # others write too: kernel modules through the areas' address
 
     def __init__(self, registry: Registry, events: int, store: Path) -> None:
         """`events`: of the same open /dev/mbuff, with what an earlier server has not taken in."""

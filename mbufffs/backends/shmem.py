@@ -68,6 +68,7 @@ def _error(code: int) -> OSError:
 
 class ShmemBackend:
     name = "shmem"
+    page_cache = True
 
     def __init__(self, store: Path, *, locked: bool, handles: bool = True) -> None:
         """Without `handles` a node id is the inode number alone."""

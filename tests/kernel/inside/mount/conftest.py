@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,11 +31,13 @@ def shared_mount(new_mount: Callable[..., Mounted]) -> Iterator[Mounted]:
 @pytest.fixture
 def registry(shared_mount: Mounted) -> Iterator[Registry]:
     """Another open /dev/mbuff; when it is closed, all memory must have come back."""
-    registry = Registry.open()
-    used = registry.usage()
-    yield registry
-    for _, found in list(registry.areas()):
-        registry.remove(found.id)
-    wait_for(lambda: registry.usage() == used, f"the use of {shared_mount.path} is as it was",
-             PATIENCE)
-    registry.close()
+    def is_empty() -> bool:
+        usage = registry.usage()
+        return usage.areas == usage.used_bytes == 0
+
+    with contextlib.closing(Registry.open()) as registry:
+        wait_for(is_empty, "what an earlier test has removed is freed", PATIENCE)
+        yield registry
+        for _, found in list(registry.areas()):
+            registry.remove(found.id)
+        wait_for(is_empty, f"all memory is back from {shared_mount.path}", PATIENCE)
