@@ -108,7 +108,7 @@ class Keeper:
             self._mount()
         except OSError:
             if empty:
-                store.discard(state)
+                store.discard(state, areas=False)
             raise
 
     def _mount(self) -> None:
@@ -123,7 +123,8 @@ class Keeper:
         options = ["allow_other"] if settings.allow_other else []
         self._device = mounts.mount_fuse(settings.mountpoint, options)
         self._channel = Channel(self._device,
-                                passthrough=settings.passthrough and os.geteuid() == 0)
+                                passthrough=settings.passthrough and os.geteuid() == 0,
+                                elsewhere=self._registry is not None)
         with contextlib.suppress(FileNotFoundError):
             state.control.unlink()
         self._control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

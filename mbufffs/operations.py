@@ -13,11 +13,9 @@ import functools
 import logging
 import math
 import os
-import select
 import stat
 import struct
 import traceback
-from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -37,6 +35,7 @@ from mbufffs.channel import (
     split_exchange,
     watch_message,
 )
+from mbufffs.waiters import Waiters
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +48,16 @@ FREEING_RATE = 1 << 30  # bytes a second that are freed at least; the store show
 BACKING_OPEN = 0x4010E501  # _IOW(229, 1, struct fuse_backing_map)
 BACKING_CLOSE = 0x4004E502  # _IOW(229, 2, u32)
 
-READABLE = select.POLLIN | select.POLLRDNORM | select.POLLPRI
-POLLERS_MAX = 1024  # open files of one area that are remembered to be waiting
-SEEN_MAX = 65536  # open files of which is known what they have been told
-EPOLL_CTL = {"x86_64": (b"233", b"255"), "aarch64": (b"21", b"251")}.get(
-    os.uname().machine, ())  # its number; for programs of 32 bits too
-
 _seen_bugs: set[str] = set()
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
+
+
+def _log_bug(where: str) -> None:
+    text = traceback.format_exc()
+    if text not in _seen_bugs:
+        _seen_bugs.add(text)
+        log.error("a bug in %s; a client that asked got EIO:\n%s", where, text)
 
 
 def handler(function: _Handler) -> _Handler:
@@ -72,10 +72,7 @@ def handler(function: _Handler) -> _Handler:
         except OSError as error:
             raise FUSEError(error.errno or errno.EIO) from None
         except Exception:
-            text = traceback.format_exc()
-            if text not in _seen_bugs:
-                _seen_bugs.add(text)
-                log.error("a bug in %s; the client got EIO:\n%s", function.__name__, text)
+            _log_bug(function.__name__)
             raise FUSEError(errno.EIO) from None
 
     return handled  # type: ignore[return-value]
@@ -84,15 +81,6 @@ def handler(function: _Handler) -> _Handler:
 def _caller(context: RequestContext) -> Caller:
     # Bit 31 of the pid is the channel's mark: sent to an earlier server before.
     return Caller(context.uid, context.gid, context.pid < 0)
-
-
-def _only_registers(thread: int) -> bool:
-    """Whether this poll is epoll_ctl(2)'s: it tells nobody, so epoll_wait(2) asks again."""
-    try:
-        with open(f"/proc/{thread}/syscall", "rb") as line:
-            return line.read().split()[0] in EPOLL_CTL
-    except (OSError, IndexError):  # it has ended, or is of another pid namespace
-        return False
 
 
 def _is_member(context: RequestContext, group: int) -> bool:
@@ -146,12 +134,9 @@ class Operations(pyfuse3.Operations):
         self._tell = tell
         self._hidden_last: int | None = None
         backend.on_hidden = self._on_hidden
-        self._changes: deque[Change] = deque()
-        self._changed = trio.Event()
         self._begun = trio.Event()
         backend.on_change = self._on_change
-        self._pollers: dict[int, dict[int, pyfuse3.PollHandle]] = {}
-        self._seen: OrderedDict[int, int] = OrderedDict()
+        self._waiters = Waiters(backend.notified)
         self._removals: dict[int, _Removal] = {}
         self._device = device
         self._turns: dict[int, tuple[trio.Lock, list[None]]] = {}
@@ -206,18 +191,19 @@ class Operations(pyfuse3.Operations):
     @handler
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         self._removed = trio.current_time()
+        self._hidden_last = None
         self._backend.unlink(parent_inode, name, _caller(ctx))
         await self._give_back()
 
     @handler
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         self._backend.rmdir(parent_inode, name, _caller(ctx))
-        await self._give_back()
 
     @handler
     async def rename(self, parent_inode_old: int, name_old: bytes, parent_inode_new: int,
                      name_new: bytes, flags: int, ctx: RequestContext) -> None:
         self._removed = trio.current_time()  # maybe: of what is replaced
+        self._hidden_last = None
         flags, tag = split_exchange(flags & 0xFFFFFFFF)
         self._backend.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags, tag,
                              _caller(ctx))
@@ -225,71 +211,50 @@ class Operations(pyfuse3.Operations):
 
     # What is not done through the mount: the kernel is told to ask again.
 
-    def _on_change(self, change: Change) -> None:
-        self._changes.append(change)
-        self._changed.set()
-
     async def watch(self) -> None:
         """Follows the backend's events, for as long as the mount lives."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tell_changes)
-            while self._backend.events is not None:
-                self._backend.refresh()
+        # libfuse passes nothing on before it has seen INIT.
+        await self._begun.wait()
+        while self._backend.events is not None:
+            try:
+                more = self._backend.refresh()
+            except Exception:
+                _log_bug("watch")
+                more = False
+            if more:
+                await trio.lowlevel.checkpoint()
+            else:
                 await trio.lowlevel.wait_readable(self._backend.events)
 
     def init(self) -> None:
         self._begun.set()
 
-    async def _tell_changes(self) -> None:
-        # libfuse passes nothing on before it has seen INIT.
-        await self._begun.wait()
-        while True:
-            await self._changed.wait()
-            self._changed = trio.Event()
-            while self._changes:
-                try:
-                    self._tell_change(self._changes.popleft())
-                except OSError as error:
-                    # The kernel does not know it, which is as good.
-                    if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                        log.warning("cannot tell the kernel of a change: %s", error)
+    def _on_change(self, change: Change) -> None:
+        try:
+            self._tell_change(change)
+        except OSError as error:
+            # The kernel does not know it, which is as good.
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                log.warning("cannot tell the kernel of a change: %s", error)
 
     def _tell_change(self, change: Change) -> None:
         # Not in a thread: these go to the channel, which always reads.
         if change.name is not None:
             pyfuse3.invalidate_entry(change.parent, change.name, change.node)
+            if change.node:
+                self._waiters.wake(change.node)  # who waits for what has gone; also, its handles go
         elif not change.notified:
             pyfuse3.invalidate_inode(change.node, attr_only=True)
         else:
-            self._wake(change.node)
-
-    def _wake(self, node: int) -> None:
-        for handle in self._pollers.pop(node, {}).values():
-            handle.notify()
+            self._waiters.wake(change.node)
 
     @handler
     async def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None,
                    ctx: RequestContext) -> int:
         # The channel puts the kernel's number of the open file here, and what it is polled for.
-        opened, wanted = fh >> 16, fh & 0xFFFF
-        if poll_handle is not None:
-            if len(self._pollers.get(inode, ())) >= POLLERS_MAX:
-                # Files that are closed leave theirs here: who still waits asks again.
-                self._wake(inode)
-            self._pollers.setdefault(inode, {})[opened] = poll_handle
-        # After the handle is kept: a notification from here on finds it.
-        count = self._backend.notified(inode)
-        if count is None:
+        ready = self._waiters.poll(inode, fh >> 16, fh & 0xFFFF, ctx.pid & 0x7FFFFFFF, poll_handle)
+        if ready is None:
             raise FUSEError(errno.ENOSYS)
-        ready = select.POLLOUT | select.POLLWRNORM
-        if count != self._seen.get(opened, 0):
-            ready |= READABLE
-            if wanted & READABLE and not _only_registers(ctx.pid & 0x7FFFFFFF):
-                self._seen[opened] = count
-                self._seen.move_to_end(opened)
-                if len(self._seen) > SEEN_MAX:
-                    # It will be told once too often, which is allowed; too seldom is not.
-                    self._seen.popitem(last=False)
         return ready
 
     def _on_hidden(self, node: int) -> None:
@@ -390,6 +355,8 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self._removed = trio.current_time()
         for node, answer in inode_list:
+            if answer == FORGET_DONE:
+                self._waiters.forget(node)
             if node in self._removals:
                 self._removals[node].answer = answer
                 self._removals[node].answered.set()

@@ -58,14 +58,17 @@ def _mounted(store: Path, limit: int | None) -> bool:
     return "noswap" in found.options.split(",")
 
 
-def discard(state: State) -> None:
-    """Frees the areas and removes all state; the caller has seen to it that nobody uses them."""
+def discard(state: State, *, areas: bool = True) -> None:
+    """Frees the areas and removes all state; the caller has seen to it that nobody uses them.
+
+    Without `areas` those of the kernel module stay: they may be there for others.
+    """
     for directory in (state.directory.parent, state.directory):
         found = directory.lstat()
         # In a directory that everybody may write, a link could lead to anything of ours.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise PermissionError(errno.EPERM, "belongs to somebody else", str(directory))
-    if state.directories.exists() and os.path.exists(DEVICE):
+    if areas and state.directories.exists() and os.path.exists(DEVICE):
         _discard_areas()
     for part in (state.store, state.directories):
         store = mounts.resolved(str(part))
@@ -77,12 +80,11 @@ def discard(state: State) -> None:
 
 
 def _discard_areas() -> None:
-    """Removes the kernel module's areas, but for those that somebody holds."""
-    registry = Registry.open()
-    try:
+    """Removes the kernel module's areas, but for those that are held or somebody else's."""
+    with contextlib.closing(Registry.open()) as registry:
         for _, found in list(registry.areas()):
-            with contextlib.suppress(FileNotFoundError):
-                if not found.count and not found.kcount:
-                    registry.remove(found.id)
-    finally:
-        registry.close()
+            try:
+                registry.remove(found.id)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EBUSY, errno.EPERM, errno.EACCES):
+                    raise

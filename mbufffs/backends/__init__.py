@@ -123,8 +123,8 @@ class Backend(Protocol):
     events: int | None  # readable when something has happened
     on_change: Callable[[Change], None]
 
-    def refresh(self) -> None:
-        """Takes in what has happened, and tells on_change."""
+    def refresh(self) -> bool:
+        """Takes in what has happened, and tells on_change; whether there is more to take in."""
         ...
     def notified(self, node: int) -> int | None:
         """How many notifications the area has had; None where nobody can notify."""

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Areas of the kernel module: the backend over /dev/mbuff.
 
-The module knows names that are paths, and no directories. Those are kept here, in a tree on a tmpfs
-that holds nothing else: made by mkdir(2), or implied by the name of an area and gone with its last
-one. An area's node id is its number in the module, which is never used again; a directory's is its
-inode number.
+The module knows names that are paths, and no directories: those are in directories.py. An area's
+node id is its number in the module, which is never used again; a directory's is its inode number.
 
 What others do to areas comes as events. They are taken in before each question about names, so the
-answers are those of the moment; `on_change` says what the kernel may still have cached.
+answers are those of the moment; `on_change` says what the kernel may still have cached. It is
+called while they are taken in, because only the next read of events lets go of them: a server that
+is killed over them leaves them to the next one.
 
 All methods but resize and allocate run in the server's one event loop without an await, so each
 of them is a critical section.
@@ -15,17 +15,20 @@ of them is a critical section.
 
 from __future__ import annotations
 
-import bisect
+import contextlib
 import errno
 import json
+import logging
 import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from mbufffs.backends import AREA, ROOT, Attributes, Caller, Change
+from mbufffs.backends import AREA, Attributes, Caller, Change
 from mbufffs.backends._store import allocate
+from mbufffs.backends.directories import Directories
 from mbufffs.backends.names import Names, split
 from mbufffs.backends.notes import Notes
 from mbufffs.backends.registry import (
@@ -42,8 +45,14 @@ from mbufffs.backends.registry import (
 )
 from mbufffs.backends.shmem import ShmemBackend, prepare_store
 
+log = logging.getLogger(__name__)
+
 PAGE = os.sysconf("SC_PAGESIZE")
 _OPEN_MAX = 64  # descriptors kept for reading and writing without passthrough
+_WAYS = (os.O_RDONLY, os.O_WRONLY)
+_READS = 8  # of events before somebody else has his turn
+_DOUBTS = 4096  # areas that are told of at once after events were lost
+_TRIES = 100  # to make or find an area that others make and free all the time
 
 
 def _error(code: int) -> OSError:
@@ -65,56 +74,89 @@ class DeviceBackend:
         self._weak = os.geteuid() == 0
         self._tree = ShmemBackend(store, locked=True, handles=False)
         self._tree.on_hidden = self._on_hidden_directory
-        self._implied_at = os.open(store / "implied",
-                                   os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._implied = {int(name) for name in os.listdir(self._implied_at)}
         self._notes = Notes(os.open(store / "notes", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         self._names = Names()
+        self._directories = Directories(self._tree, store / "implied", self._names,
+                                        self._tell_change)
         self._emptied: set[int] = set()
-        self._open: OrderedDict[int, int] = OrderedDict()
+        self._open: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._doubtful: list[int] = []
         self._begun = False
         os.set_blocking(events, False)
         os.lseek(events, 0, os.SEEK_SET)
         for name, attributes in registry.areas():
             self._names.put(attributes.id, name)
 
+    def _tell_change(self, change: Change) -> None:
+        self.on_change(change)
+
     def _on_hidden_directory(self, node: int) -> None:
         self.on_hidden(node)
 
     def close(self) -> None:
-        for fd in (self._events, self._implied_at, *self._open.values()):
+        for fd in (self._events, *self._open.values()):
             os.close(fd)
+        self._directories.close()
         self._notes.close()
         self._tree.close()
         self._registry.close()
 
     # What others have done
 
-    def refresh(self) -> None:
-        """Takes in all events that are there."""
+    def refresh(self) -> bool:
+        """Takes in the events that are there, or many of them; whether there is more to do."""
         if not self._begun:  # not in __init__: nobody was told yet what changes by this
             self._begun = True
             for name in list(self._names.of.values()):
-                self._make_room(name)
-            self._prune_all()
-        while events := read_events(self._events):
+                self._tried(self._directories.make_room, name)
+            self._directories.prune_all()
+        more = False
+        for _ in range(_READS):
+            events, more = read_events(self._events)
             for event in events:
-                self._take_in(event)
+                self._tried(self._take_in, event)
+            if not more:
+                break
+        for node in self._doubtful[-_DOUBTS:]:
+            self.on_change(Change(node=node))
+        del self._doubtful[-_DOUBTS:]
+        return more or bool(self._doubtful)
+
+    @staticmethod
+    def _tried(function: Callable[[Any], object], what: Event | bytes) -> None:
+        """One area whose directory cannot be made must not keep others from being shown."""
+        try:
+            function(what)
+        except OSError as error:
+            log.warning("cannot show what the kernel has: %s: %s", what, error)
 
     def _take_in(self, event: Event) -> None:
         node = AREA | event.id
         if event.kind is Kind.LOST:
             self._list()
         elif event.kind in (Kind.CREATED, Kind.RENAMED):
-            self._appeared(event.id, event.name, event.old_name)
+            if self._has_name(event.id, event.name):
+                self._appeared(event.id, event.name, event.old_name)
+            else:
+                # It has lost the name since, maybe by ourselves, of which no event tells.
+                self._names.drop(event.id)
+                for lost in {event.name, event.old_name} - {b""}:
+                    self._lost(lost)
         elif event.kind is Kind.REMOVED:
-            self._drop_open(event.id)
+            if any((event.id, ways) in self._open for ways in _WAYS):
+                self.on_hidden(node)  # who has it open goes on; then it is forgotten
             self._names.drop(event.id)
             self._lost(event.name, node)
         elif event.kind is Kind.NOTIFIED:
             self.on_change(Change(node=node, notified=True))
         else:
             self.on_change(Change(node=node))
+
+    def _has_name(self, area: int, name: bytes) -> bool:
+        try:
+            return self._registry.find(name).id == area
+        except FileNotFoundError:
+            return False
 
     def _list(self) -> None:
         found = {attributes.id: name for name, attributes in self._registry.areas()}
@@ -123,98 +165,24 @@ class DeviceBackend:
         for area, name in found.items():
             if self._names.of.get(area) != name:
                 self._appeared(area, name)
-        self._prune_all()
+        self._doubtful = [AREA | area for area in found]
+        self._directories.prune_all()
 
     def _appeared(self, area: int, name: bytes, old_name: bytes = b"") -> None:
         """`old_name`: perhaps only an earlier server has shown it."""
         known = self._names.of.get(area, b"")
         self._names.put(area, name)
-        self.on_change(Change(parent=self._make_room(name), name=split(name)[1]))
+        self.on_change(Change(parent=self._directories.make_room(name), name=split(name)[1]))
         for lost in {known, old_name} - {b"", name}:
             self._lost(lost)
 
     def _lost(self, name: bytes, removed: int = 0) -> None:
         """No area has this name any more; `removed`: the node that had it, if that has gone."""
         directory, last = split(name)
-        parent = self._node_of(directory)
+        parent = self._directories.node_of(directory)
         if parent is not None:
             self.on_change(Change(parent=parent, name=last, node=removed))
-        self._prune(directory)
-
-    def _make_room(self, name: bytes) -> int:
-        """The node of its directory, which is made; one that has the name itself goes."""
-        directory, last = split(name)
-        parent = self._imply(directory)
-        self._give_way(parent, last)
-        return parent
-
-    # Directories that are implied
-
-    def _node_of(self, directory: bytes) -> int | None:
-        node = ROOT
-        for part in directory.split(b"/") if directory else ():
-            try:
-                node = self._tree.lookup(node, part).node
-            except OSError:
-                return None
-        return node
-
-    def _imply(self, directory: bytes) -> int:
-        """The node of `directory`; what is missing of it is made."""
-        node = ROOT
-        for part in directory.split(b"/") if directory else ():
-            try:
-                node = self._tree.lookup(node, part).node
-                continue
-            except FileNotFoundError:
-                pass
-            made = self._tree.mkdir(node, part, 0o755, Caller(os.geteuid(), os.getegid())).node
-            self._implied.add(made)
-            os.close(os.open(b"%d" % made, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600,
-                             dir_fd=self._implied_at))
-            self.on_change(Change(parent=node, name=part))
-            node = made
-        return node
-
-    def _keep(self, node: int) -> None:
-        """From now on the directory stays without areas: somebody has worked in it by path."""
-        if node in self._implied:
-            self._implied.discard(node)
-            os.unlink(b"%d" % node, dir_fd=self._implied_at)
-
-    def _prune(self, directory: bytes) -> None:
-        """Removes `directory` and those above it, as far as nothing but a name implied them."""
-        while directory and not self._names.any_below(directory):
-            node = self._node_of(directory)
-            above, last = split(directory)
-            parent = self._node_of(above)
-            if node is None or parent is None or node not in self._implied:
-                return
-            try:
-                self._tree.rmdir(parent, last, Caller(0, 0))
-            except OSError:  # a directory that somebody made is in it
-                return
-            self._keep(node)
-            self.on_change(Change(parent=parent, name=last, node=node))
-            directory = above
-
-    def _prune_all(self) -> None:
-        paths = (self._tree.path(node) for node in list(self._implied))
-        for path in sorted((path for path in paths if path), reverse=True):
-            self._prune(path)
-
-    def _give_way(self, parent: int, name: bytes) -> None:
-        """An area got the name of a directory that has no areas: only the area is real."""
-        try:
-            found = self._tree.lookup(parent, name)
-        except FileNotFoundError:
-            return
-        for inner, attributes, _ in list(self._tree.entries(found.node, 0)):
-            if inner not in (b".", b"..") and stat.S_ISDIR(attributes.stat.st_mode):
-                self._give_way(found.node, inner)
-        self._tree.rmdir(parent, name, Caller(0, 0))
-        self._keep(found.node)
-        self.on_change(Change(parent=parent, name=name, node=found.node))
+        self._directories.prune(directory)
 
     # Names
 
@@ -267,17 +235,26 @@ class DeviceBackend:
         within = self._tree.attributes(parent).stat
         if within.st_mode & stat.S_ISGID:
             gid = within.st_gid
-        made = True
-        try:
-            area = self._registry.create(path, mode=stat.S_IMODE(mode), uid=uid, gid=gid,
-                                         exclusive=True)
-        except FileExistsError:
-            if exclusive and not caller.again:
-                raise
-            area, made = self._registry.find(path).id, False
+        area, made = self._made_or_found(path, stat.S_IMODE(mode), uid, gid,
+                                         exclusive=exclusive and not caller.again)
         self._names.put(area, path)
-        self._keep(parent)
+        self._directories.keep(parent)
         return self._area_attributes(self._registry.attributes(area)), made
+
+    def _made_or_found(self, path: bytes, mode: int, uid: int | None, gid: int | None, *,
+                       exclusive: bool) -> tuple[int, bool]:
+        for _ in range(_TRIES):
+            try:
+                return self._registry.create(path, mode=mode, uid=uid, gid=gid,
+                                             exclusive=True), True
+            except FileExistsError:
+                if exclusive:
+                    raise
+            try:
+                return self._registry.find(path).id, False
+            except FileNotFoundError:  # it has gone meanwhile
+                continue
+        raise _error(errno.EAGAIN)
 
     def mknod(self, parent: int, name: bytes, mode: int, device: int,  # noqa: ARG002
               caller: Caller) -> Attributes:
@@ -289,7 +266,7 @@ class DeviceBackend:
         self.refresh()
         if self._area(parent, name) is not None:
             raise _error(errno.EEXIST)
-        self._keep(parent)
+        self._directories.keep(parent)
         return self._tree.mkdir(parent, name, mode, caller)
 
     def symlink(self, *_: object) -> Attributes:
@@ -310,7 +287,7 @@ class DeviceBackend:
         self._drop_open(area)
         self._registry.remove(area, hold=True)
         self._names.drop(area)
-        self._keep(parent)
+        self._directories.keep(parent)
         self.on_hidden(AREA | area)
 
     def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
@@ -322,8 +299,8 @@ class DeviceBackend:
         found = self._tree.lookup(parent, name) if self._has_directory(parent, name) else None
         self._tree.rmdir(parent, name, caller)
         if found:
-            self._keep(found.node)
-        self._keep(parent)
+            self._directories.keep(found.node)
+        self._directories.keep(parent)
 
     def rename(self, parent: int, name: bytes, newparent: int, newname: bytes, flags: int,
                tag: int, caller: Caller) -> None:
@@ -339,8 +316,8 @@ class DeviceBackend:
             self._rename_directory(parent, name, newparent, newname, flags, caller)
         elif not caller.again or flags & RENAME_EXCHANGE:
             raise _error(errno.ENOENT)
-        self._keep(parent)
-        self._keep(newparent)
+        self._directories.keep(parent)
+        self._directories.keep(newparent)
 
     def _rename_area(self, area: int, old: bytes, new: bytes, flags: int, tag: int,
                      caller: Caller, *, onto_directory: bool) -> None:
@@ -372,28 +349,34 @@ class DeviceBackend:
     def _rename_directory(self, parent: int, name: bytes, newparent: int, newname: bytes,
                           flags: int, caller: Caller) -> None:
         old, new = self._path(parent, name), self._path(newparent, newname)
-        if flags & RENAME_EXCHANGE:
+        if flags & RENAME_EXCHANGE or ((new + b"/").startswith(old + b"/") and old != new):
             raise _error(errno.EINVAL)
-        if self._names.at(new) is not None:
-            raise _error(errno.EEXIST if flags & RENAME_NOREPLACE else errno.ENOTDIR)
         if old == new:
             return
-        if self._names.any_below(new):
-            raise _error(errno.EEXIST if flags & RENAME_NOREPLACE else errno.ENOTEMPTY)
-        if (new + b"/").startswith(old + b"/"):
-            raise _error(errno.EINVAL)
-        if self._has_directory(newparent, newname):
-            if flags & RENAME_NOREPLACE:
-                raise _error(errno.EEXIST)
-            # Before anything moves: what the tree would refuse must not be half done.
-            self._tree.rmdir(newparent, newname, caller)
-        if self._names.any_below(old):
-            # A server that dies behind this is asked again, and finds only the directory to move.
+        moves = self._names.any_below(old)
+        if caller.again and self._names.any_below(new) and not moves:
+            # An earlier server died when the areas had moved, but not yet their directory: what
+            # their names have implied since gives way to it.
+            self._directories.give_way(newparent, newname)
+        self._check_target(newparent, newname, new, flags)
+        if moves:
             self._registry.rename(old, new, RENAME_TREE)
-            for area, path in list(self._names.of.items()):
+        try:
+            self._tree.rename(parent, name, newparent, newname, 0, 0, caller)
+        finally:
+            for area, path in list(self._names.of.items()) if moves else ():
                 if path.startswith(old + b"/"):
                     self._names.put(area, new + path[len(old):])
-        self._tree.rename(parent, name, newparent, newname, 0, 0, caller)
+
+    def _check_target(self, parent: int, name: bytes, path: bytes, flags: int) -> None:
+        """Before anything moves: what the tree would refuse must not be half done."""
+        taken = errno.EEXIST if flags & RENAME_NOREPLACE else 0
+        if self._names.at(path) is not None:
+            raise _error(taken or errno.ENOTDIR)
+        if self._has_directory(parent, name):
+            inside = self._directories.inside(self._tree.lookup(parent, name).node)
+            if taken or inside or self._names.any_below(path):
+                raise _error(taken or errno.ENOTEMPTY)
 
     def entries(self, node: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:
         """Directories first, at the offsets of the tree; then areas, at their numbers."""
@@ -406,13 +389,12 @@ class DeviceBackend:
         path = self._tree.path(node)
         if path is None:
             return
-        listed = sorted((area, name) for name, area in self._names.in_directory(path).items())
-        for area, name in listed[bisect.bisect_right(listed, ((offset & ~AREA) + 1,)):]:
+        for area in self._names.next_in(path, offset & ~AREA):
             try:
                 found = self._area_attributes(self._registry.attributes(area))
             except FileNotFoundError:  # since we took in the events
                 continue
-            yield name, found, AREA | area
+            yield split(self._names.of[area])[1], found, AREA | area
 
     # Nodes
 
@@ -457,15 +439,17 @@ class DeviceBackend:
         area = node & ~AREA
         self._drop_open(area)
         self._emptied.discard(area)
+        last = None
         try:
-            # Weak, so that it is no user; then its closing is what frees the memory.
-            last = self._registry.open_area(area, os.O_RDONLY, weak=self._weak)
-            try:
-                self._registry.forget(area)
-            except OSError:
+            with contextlib.suppress(PermissionError):  # a mode that forbids its owner to read
+                # Weak, so that it is no user; then its closing is what frees the memory.
+                last = self._registry.open_area(area, os.O_RDONLY, weak=self._weak)
+            self._registry.forget(area)
+        except OSError as error:
+            if last is not None:
                 os.close(last)
+            if not isinstance(error, FileNotFoundError):
                 raise
-        except FileNotFoundError:
             return None  # it was not removed by us, or an earlier server has done it
         return last
 
@@ -475,8 +459,12 @@ class DeviceBackend:
         area = node & ~AREA
         if self._registry.attributes(area).open_cnt:
             return None
+        try:
+            fd = self._registry.open_area(area, os.O_RDWR, weak=self._weak)
+        except PermissionError:  # its mode forbids it; the memory goes when it is forgotten
+            return None
         self._emptied.add(area)
-        return self._registry.open_area(area, os.O_RDWR, weak=self._weak)
+        return fd
 
     def hidden(self) -> list[int]:
         held = (AREA | found.id for _, found in self._registry.areas(held=True))
@@ -503,26 +491,28 @@ class DeviceBackend:
     def allocate(self, fd: int, mode: int, offset: int, length: int) -> None:
         allocate(fd, mode, offset, length)
 
-    def _descriptor(self, node: int) -> int:
-        area = node & ~AREA
-        fd = self._open.get(area)
+    def _descriptor(self, node: int, ways: int) -> int:
+        opened = (node & ~AREA, ways)
+        fd = self._open.get(opened)
         if fd is None:
-            fd = self._open[area] = self.open(node, os.O_RDWR)
+            # The kernel has asked for the client's right to it; ours may be to no more than that.
+            fd = self._open[opened] = self.open(node, ways)
             if len(self._open) > _OPEN_MAX:
                 os.close(self._open.popitem(last=False)[1])
-        self._open.move_to_end(area)
+        self._open.move_to_end(opened)
         return fd
 
     def _drop_open(self, area: int) -> None:
-        fd = self._open.pop(area, None)
-        if fd is not None:
-            os.close(fd)
+        for ways in _WAYS:
+            fd = self._open.pop((area, ways), None)
+            if fd is not None:
+                os.close(fd)
 
     def read(self, node: int, offset: int, size: int) -> bytes:
-        return os.pread(self._descriptor(node), size, offset)
+        return os.pread(self._descriptor(node, os.O_RDONLY), size, offset)
 
     def write(self, node: int, offset: int, data: bytes) -> int:
-        return os.pwrite(self._descriptor(node), data, offset)
+        return os.pwrite(self._descriptor(node, os.O_WRONLY), data, offset)
 
     def statvfs(self) -> os.statvfs_result:
         usage = self._registry.usage()

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Iterator
+
 
 def split(name: bytes) -> tuple[bytes, bytes]:
     """Directory and last component; the directory of the root's own entries is b""."""
@@ -16,6 +19,7 @@ class Names:
     def __init__(self) -> None:
         self.of: dict[int, bytes] = {}
         self._in: dict[bytes, dict[bytes, int]] = {}
+        self._order: dict[bytes, list[int]] = {}  # the areas of each directory by number
         self._below: dict[bytes, int] = {}  # areas below a directory, at any depth
 
     def __contains__(self, area: int) -> bool:
@@ -25,8 +29,11 @@ class Names:
         directory, last = split(name)
         return self._in.get(directory, {}).get(last)
 
-    def in_directory(self, directory: bytes) -> dict[bytes, int]:
-        return self._in.get(directory, {})
+    def next_in(self, directory: bytes, after: int) -> Iterator[int]:
+        """The areas in a directory with numbers above `after`; names stay as they are meanwhile."""
+        order = self._order.get(directory, [])
+        for at in range(bisect.bisect_right(order, after), len(order)):
+            yield order[at]
 
     def any_below(self, directory: bytes) -> bool:
         return self._below.get(directory, 0) > 0
@@ -48,6 +55,7 @@ class Names:
             self.drop(other)
         self.of[area] = name
         self._in.setdefault(directory, {})[last] = area
+        bisect.insort(self._order.setdefault(directory, []), area)  # mostly at the end
         self._count(name, 1)
 
     def drop(self, area: int) -> bytes:
@@ -56,7 +64,9 @@ class Names:
         if name:
             directory, last = split(name)
             del self._in[directory][last]
-            if not self._in[directory]:
-                del self._in[directory]
+            order = self._order[directory]
+            del order[bisect.bisect_left(order, area)]
+            if not order:
+                del self._in[directory], self._order[directory]
             self._count(name, -1)
         return name

@@ -35,6 +35,7 @@ _NOBODY = 0xFFFFFFFF  # the caller's own uid or gid
 _OWNERS_MAX = 64  # asked for at once; more are asked for again
 _LIST_BYTES = 1 << 18
 _EVENT_BYTES = 1 << 16
+_EVENT_BYTES_MAX = 8224  # of one
 
 _WHICH = struct.Struct("=QQII")
 _VERSION = struct.Struct("=II")
@@ -261,12 +262,16 @@ class Registry:
         return fcntl.ioctl(self.fd, _IOC_EVENTS, 0)
 
 
-def read_events(fd: int) -> list[Event]:
-    """What has happened since; with O_NONBLOCK an empty list if nothing has."""
+def read_events(fd: int) -> tuple[list[Event], bool]:
+    """What has happened since, and whether there can be more; with O_NONBLOCK maybe nothing.
+
+    Each read lets go of what the one before gave, so after the last one none is made for nothing.
+    Notifications come a few at a time: for those that are left the descriptor stays readable.
+    """
     try:
         data = os.read(fd, _EVENT_BYTES)
     except BlockingIOError:
-        return []
+        return [], False
     events = []
     at = 0
     while at < len(data):
@@ -276,4 +281,4 @@ def read_events(fd: int) -> list[Event]:
         events.append(Event(Kind(kind), area, notified, data[name:old],
                             data[old:old + old_length]))
         at += length
-    return events
+    return events, len(data) > _EVENT_BYTES - _EVENT_BYTES_MAX

@@ -98,8 +98,8 @@ class ShmemBackend:
         self._notes.close()
         self._open.clear()
 
-    def refresh(self) -> None:
-        pass
+    def refresh(self) -> bool:
+        return False
 
     def notified(self, node: int) -> int | None:  # noqa: ARG002
         return None

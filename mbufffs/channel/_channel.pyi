@@ -8,6 +8,7 @@ class Channel:
         device: int,
         *,
         passthrough: bool = ...,
+        elsewhere: bool = ...,
         grace_ms: int = ...,
         keep_limit: int = ...,
         deaths_max: int = ...,

@@ -348,6 +348,7 @@ struct channel *channel_new(const struct channel_settings *settings)
 		return NULL;
 	channel->set = *settings;
 	channel->server = -1;
+	channel->pollers_max = POLLERS_FIRST;
 	channel->jobs_end = &channel->jobs;
 	pthread_mutex_init(&channel->lock, NULL);
 	pthread_cond_init(&channel->work, NULL);

@@ -18,6 +18,7 @@
 struct channel_settings {
 	int device;	  /* the /dev/fuse descriptor; the caller's, stays open while threads run */
 	bool passthrough; /* ask the kernel for it; it may decline */
+	bool elsewhere;	  /* directories change by other means than this mount, too */
 	uint32_t grace_ms;   /* how long an interrupted request may wait for its reply */
 	size_t keep_limit;   /* bytes of unanswered requests; more are refused with ENOMEM */
 	uint32_t deaths_max; /* servers at work that may die over one request before it gets EIO */

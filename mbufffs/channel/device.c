@@ -69,10 +69,13 @@ static bool open_known(struct channel *channel, const struct fuse_in_header *hea
 
 static void open_directory(struct channel *channel, const struct fuse_in_header *header)
 {
-	/* Reading is stateless, by node and offset, and every change comes through this mount. */
+	/*
+	 * Reading is stateless, by node and offset. The kernel drops a listing when the mount
+	 * changes the directory, and there is no message that would let it drop one for sure.
+	 */
 	const struct open_reply reply = {
 		.fh = header->nodeid,
-		.open_flags = OPEN_CACHE_DIR | OPEN_KEEP_CACHE,
+		.open_flags = channel->set.elsewhere ? 0 : OPEN_CACHE_DIR | OPEN_KEEP_CACHE,
 	};
 
 	answered(channel, header, 0, &reply, sizeof(reply));
@@ -125,10 +128,15 @@ static void remember_poll(struct channel *channel, const struct fuse_poll_in *in
 	if (!(in->flags & FUSE_POLL_SCHEDULE_NOTIFY))
 		return;
 	pthread_mutex_lock(&channel->lock);
-	/* Past this bound the oldest promise is not kept by memory but by asking again. */
-	if (channel->pollers.count >= POLLERS_MAX)
-		wake_pollers(channel);
 	if (!table_find(&channel->pollers, in->kh)) {
+		/*
+		 * Past this bound a promise is not kept by memory but by asking again: files that
+		 * are closed are still here. If all are open, they may be so many.
+		 */
+		if (channel->pollers.count >= channel->pollers_max) {
+			channel->pollers_max *= 2;
+			wake_pollers(channel);
+		}
 		poller = calloc(1, sizeof(*poller));
 		if (poller) {
 			poller->entry.key = in->kh;

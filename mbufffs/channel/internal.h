@@ -68,7 +68,7 @@ struct poller {
 	struct entry entry; /* by the kernel's poll handle */
 };
 
-#define POLLERS_MAX 4096
+#define POLLERS_FIRST 4096 /* open files that are remembered to be waiting, to begin with */
 #define NOTIFICATIONS_MAX 65536
 #define BACKINGS_LOST_MAX 4096 /* a wider gap is no gap: the kernel's count has come round */
 
@@ -96,6 +96,7 @@ struct channel {
 	bool stalled; /* the server's socket was full: wait until it can take more */
 
 	struct table requests, nodes, pollers;
+	size_t pollers_max;
 	struct request *first, *last, *unsent;
 	unsigned interrupts; /* requests with a mark that are not answered */
 	struct job *jobs, **jobs_end;

@@ -24,7 +24,7 @@ static void close_backing(void *context, int32_t id)
 
 static int face_init(struct face *self, PyObject *args, PyObject *keywords)
 {
-	static char *names[] = { "device",     "passthrough", "grace_ms",
+	static char *names[] = { "device",     "passthrough", "elsewhere", "grace_ms",
 				 "keep_limit", "deaths_max",  NULL };
 	struct channel_settings settings = {
 		.grace_ms = 2000,
@@ -32,18 +32,20 @@ static int face_init(struct face *self, PyObject *args, PyObject *keywords)
 		.close_backing = close_backing,
 	};
 	Py_ssize_t keep_limit = 64 << 20;
-	int device, passthrough = 0, error;
+	int device, passthrough = 0, elsewhere = 0, error;
 
 	if (self->channel) {
 		PyErr_SetString(PyExc_RuntimeError, "a Channel is initialised once");
 		return -1;
 	}
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "i|$pInI", names, &device, &passthrough,
-					 &settings.grace_ms, &keep_limit, &settings.deaths_max))
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "i|$ppInI", names, &device, &passthrough,
+					 &elsewhere, &settings.grace_ms, &keep_limit,
+					 &settings.deaths_max))
 		return -1;
 	settings.device = device;
 	settings.context = (void *)(intptr_t)device;
 	settings.passthrough = passthrough;
+	settings.elsewhere = elsewhere;
 	settings.keep_limit = (size_t)keep_limit;
 	self->channel = channel_new(&settings);
 	if (!self->channel) {

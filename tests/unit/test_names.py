@@ -38,8 +38,10 @@ def test_every_view_tells_the_same(events: list[tuple[int, bytes | None]]) -> No
             expected[area] = name
     assert names.of == expected
     for area, name in expected.items():
-        directory, last = split(name)
-        assert names.at(name) == names.in_directory(directory)[last] == area
+        directory = split(name)[0]
+        assert names.at(name) == area
+        assert area in names.next_in(directory, area - 1)
+        assert area not in names.next_in(directory, area)
     for directory in (b"a", b"b", b"a/b", b"c/c"):
         below = any(name.startswith(directory + b"/") for name in expected.values())
         assert names.any_below(directory) == below

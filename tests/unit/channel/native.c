@@ -65,6 +65,22 @@ FACT(opendir_caches_and_its_handle_is_the_node)
 	rig_close(&rig);
 }
 
+FACT(opendir_caches_nothing_where_directories_change_by_other_means)
+{
+	const struct fuse_open_in in = { 0 };
+	struct channel_settings settings = rig_settings();
+	struct rig rig;
+
+	settings.elsewhere = true;
+	rig_open(&rig, &settings);
+	rig_serve(&rig);
+	EQUAL(kernel_gets_open(&rig, kernel_asks(&rig, FUSE_OPENDIR, 5, &in, sizeof(in)))
+		      .open_flags,
+	      0);
+	rig_settle(&rig);
+	rig_close(&rig);
+}
+
 static uint64_t statfs_blocks(struct rig *rig, uint64_t unique)
 {
 	struct fuse_statfs_out out;

@@ -142,7 +142,7 @@ FACT(who_was_notified_is_not_woken_again)
 	rig_close(&rig);
 }
 
-FACT(more_pollers_than_are_remembered_are_woken_to_ask_again)
+FACT(more_pollers_than_are_remembered_are_woken_to_ask_again_and_may_then_be_so_many)
 {
 	const uint64_t bound = 4096;
 	uint64_t handle, sum = 0;
@@ -152,6 +152,8 @@ FACT(more_pollers_than_are_remembered_are_woken_to_ask_again)
 	rig_serve(&rig);
 	for (handle = 1; handle <= bound; handle++)
 		polls(&rig, handle, FUSE_POLL_SCHEDULE_NOTIFY);
+	/* Who is remembered already takes no room. */
+	polls(&rig, 1, FUSE_POLL_SCHEDULE_NOTIFY);
 	rig_settle(&rig);
 	kernel_asks(&rig, FUSE_POLL, 5,
 		    &(struct fuse_poll_in){ .kh = handle, .flags = FUSE_POLL_SCHEDULE_NOTIFY },
@@ -161,5 +163,8 @@ FACT(more_pollers_than_are_remembered_are_woken_to_ask_again)
 	EQUAL(sum, bound * (bound + 1) / 2);
 	server_gets(&rig, FUSE_POLL, NULL);
 	rig_settle(&rig);
+	for (handle = 1; handle < 2 * bound; handle++)
+		polls(&rig, handle, FUSE_POLL_SCHEDULE_NOTIFY);
+	CHECK(kernel_has_nothing(&rig));
 	rig_close(&rig);
 }

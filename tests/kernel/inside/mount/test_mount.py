@@ -53,6 +53,17 @@ def test_what_others_make_appears_with_size_mode_and_owner(
     wait_for(lambda: names(mounted.path) == ["made"], "it is listed")
 
 
+def test_a_directory_that_was_listed_hears_of_what_nobody_has_looked_up(
+        mounted: Mounted, registry: Registry) -> None:
+    (mounted.path / "directory").mkdir()
+    for directory, name in ((mounted.path, b"new"), (mounted.path / "directory", b"directory/new")):
+        before = names(directory)
+        assert names(directory) == before
+        registry.create(name, size=4096)
+        wait_for(lambda directory=directory, before=before:
+                 names(directory) == sorted([*before, "new"]), "it is listed")
+
+
 def test_what_others_remove_disappears(mounted: Mounted, registry: Registry) -> None:
     area = registry.create(b"made", size=4096)
     wait_for((mounted.path / "made").exists, "it is there")
