@@ -10,8 +10,8 @@ TEST_PACKAGES := attr clang fio git libclang-rt-14-dev make procps rsync stress-
                  util-linux \
                  libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite
 # The machine of the kernel tests, and compilers for the kernels that they build for.
-KERNEL_PACKAGES := busybox-static gcc gcc-aarch64-linux-gnu kmod libelf1 make qemu-system-x86 \
-                   sparse xz-utils
+KERNEL_PACKAGES := busybox-static gcc gcc-aarch64-linux-gnu kmod lib32gcc-12-dev \
+                   libc6-dev-i386 libelf1 make qemu-system-x86 sparse xz-utils
 DEBUG_KERNEL_PACKAGES := bc bison flex libelf-dev libssl-dev
 CHECK_PACKAGES := clang-format shellcheck
 MOUNTPOINT ?= /mnt/mbuff

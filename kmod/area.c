@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The memory of one area: a shmem file whose size only this module changes, its pages, and their
- * address in the kernel. It knows nothing of names.
+ * The memory of one area: a shmem file whose size only this module changes, and its pages. It knows
+ * nothing of names.
  *
  * The file keeps shmem's operations but for those that could part the users' pages from the
  * kernel's. They stand in the inode, not in the file, because FUSE passthrough opens the inode
@@ -17,11 +17,8 @@
 #include <linux/shmem_fs.h>
 #include <linux/slab.h>
 #include <linux/uio.h>
-#include <linux/vmalloc.h>
 
 #include "internal.h"
-
-#define PAGES_PER_CHECK 256 /* allocated between two looks at free memory and signals */
 
 unsigned long long max_bytes;
 module_param(max_bytes, ullong, 0644);
@@ -35,10 +32,16 @@ static struct inode_operations area_iops;
 static DEFINE_SPINLOCK(charge_lock);
 static u64 charged_bytes;
 static u64 next_id = 1;
+static atomic_t alive = ATOMIC_INIT(0); /* also those that have lost their name */
 
 u64 areas_bytes(void)
 {
 	return READ_ONCE(charged_bytes);
+}
+
+unsigned int areas_alive(void)
+{
+	return atomic_read(&alive);
 }
 
 u64 areas_max_bytes(void)
@@ -93,13 +96,7 @@ static u64 weak_of(const struct file *file)
 	return (uintptr_t)file->private_data;
 }
 
-/* ENOMEM instead of the OOM killer, which would find nobody to blame. */
-static gfp_t area_gfp(struct address_space *mapping)
-{
-	return mapping_gfp_mask(mapping) | __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
-}
-
-static int memory_left(u64 bytes)
+int area_memory_left(u64 bytes)
 {
 	unsigned long available = si_mem_available();
 	u64 need = (bytes + MBUFF_RESERVE) >> PAGE_SHIFT;
@@ -117,7 +114,7 @@ static int populate(struct mbuff_area *area, u64 start, u64 end)
 	struct page *page;
 
 	for (; index < past; index++) {
-		page = shmem_read_mapping_page_gfp(mapping, index, area_gfp(mapping));
+		page = shmem_read_mapping_page_gfp(mapping, index, mapping_gfp_mask(mapping));
 		if (IS_ERR(page))
 			return PTR_ERR(page);
 		/* A clean page would be dropped as one that was never written. */
@@ -128,7 +125,7 @@ static int populate(struct mbuff_area *area, u64 start, u64 end)
 		until_check = PAGES_PER_CHECK;
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		if (memory_left(0))
+		if (area_memory_left(0))
 			return -ENOMEM;
 		cond_resched();
 	}
@@ -155,7 +152,7 @@ static int grow(struct mbuff_area *area, u64 old, u64 size)
 
 	if (need && !charge(area, need, false))
 		return -ENOSPC;
-	error = need ? memory_left(need) : 0;
+	error = need ? area_memory_left(need) : 0;
 	if (error) {
 		uncharge_to(area, old);
 		return error;
@@ -213,14 +210,14 @@ static int area_setattr(struct mbuff_idmap *idmap, struct dentry *dentry, struct
 }
 
 /*
- * One write: within the area, or past its end as far as the limit allows. An area that is held does
- * not grow: "no space left on device" when its end is reached.
+ * Writes what can be written without waiting for the writer's memory, which somebody else may
+ * provide, or never: nobody must hold an area's lock for so long. EFAULT: not one byte.
  */
-static ssize_t area_write_iter(struct kiocb *iocb, struct iov_iter *from)
+static ssize_t write_some(struct kiocb *iocb, struct iov_iter *from, bool *grew)
 {
 	struct inode *inode = file_inode(iocb->ki_filp);
 	struct mbuff_area *area = area_of(iocb->ki_filp);
-	bool gap = false, grew = false;
+	bool gap = false;
 	ssize_t result;
 	u64 end, room, size;
 
@@ -232,7 +229,7 @@ static ssize_t area_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	end = iocb->ki_pos + iov_iter_count(from);
 	if (end > size) {
 		room = size;
-		if (!area_is_held(area) && !area->address && !memory_left(end - size)) {
+		if (!area_is_held(area) && !area->address && !area_memory_left(end - size)) {
 			if (PAGE_ALIGN(end) > area->charged)
 				charge(area, PAGE_ALIGN(end) - area->charged, true);
 			room = area->charged;
@@ -254,14 +251,52 @@ static ssize_t area_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	}
 	/* O_DIRECT has no function of its own in shmem, where any write is as direct. */
 	iocb->ki_flags &= ~IOCB_DIRECT;
+	pagefault_disable();
 	result = __generic_file_write_iter(iocb, from);
+	pagefault_enable();
+	/* What came to nothing behind the end may have got a page. */
+	if (end > size && i_size_read(inode) < end)
+		shmem_truncate_range(inode, PAGE_ALIGN(i_size_read(inode)), -1);
 	uncharge_to(area, i_size_read(inode));
 gap:
 	if (gap && result <= 0)
 		shrink_back(area, size);
-	grew = i_size_read(inode) > size;
+	*grew |= i_size_read(inode) > size;
 unlock:
 	inode_unlock(inode);
+	return result;
+}
+
+/*
+ * One write: within the area, or past its end as far as the limit allows. An area that is held does
+ * not grow: "no space left on device" when its end is reached.
+ */
+static ssize_t area_write_iter(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct mbuff_area *area = area_of(iocb->ki_filp);
+	ssize_t result, done = 0;
+	bool grew = false;
+	size_t wanted;
+
+	for (;;) {
+		result = write_some(iocb, from, &grew);
+		if (result > 0)
+			done += result;
+		/* Only the writer's memory can have stopped it; else it says itself what has. */
+		wanted = iov_iter_count(from);
+		if (!wanted || (result < 0 && result != -EFAULT) || result == 0)
+			break;
+		if (fault_in_iov_iter_readable(from, wanted) == wanted) {
+			result = -EFAULT;
+			break;
+		}
+		if (fatal_signal_pending(current)) {
+			result = -EINTR;
+			break;
+		}
+	}
+	if (done)
+		result = done;
 	/* Who serves this file by FUSE sees its writes; only others need to be told. */
 	if (grew && iocb->ki_filp->f_mode & FMODE_BACKING)
 		events_tell_growth(area);
@@ -349,6 +384,8 @@ int areas_init(void)
 	area_fops.release = area_file_release;
 	area_fops.write_iter = area_write_iter;
 	area_fops.fallocate = area_fallocate;
+	/* shmem's insists on shmem's own operations; the default place is as good. */
+	area_fops.get_unmapped_area = NULL;
 	/* Nobody shall have to wait for a lease of somebody else to map an area. */
 	area_fops.setlease = simple_nosetlease;
 	area_iops = *shmem_iops;
@@ -377,6 +414,11 @@ struct mbuff_area *area_new(umode_t mode)
 	}
 	inode = file_inode(area->file);
 	mapping_set_unevictable(inode->i_mapping);
+	/*
+	 * ENOMEM instead of the OOM killer, which would find nobody to blame; and not from where
+	 * memory must be movable, as the kernel's users have the pages for long.
+	 */
+	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	inode->i_mode = S_IFREG | (mode & 07777);
 	mbuff_mapping_data(inode->i_mapping) = area;
 	inode->i_fop = &area_fops;
@@ -388,6 +430,7 @@ struct mbuff_area *area_new(umode_t mode)
 	INIT_LIST_HEAD(&area->holders);
 	events_area_init(area);
 	__module_get(THIS_MODULE);
+	atomic_inc(&alive);
 	return area;
 }
 
@@ -422,6 +465,7 @@ static void area_free(struct kref *references)
 	inode_unlock(inode);
 	fput(area->file);
 	kfree(area);
+	atomic_dec(&alive);
 	module_put(THIS_MODULE);
 }
 
@@ -477,79 +521,4 @@ int area_permission(struct mbuff_area *area, int mask)
 bool area_may_remove(struct mbuff_area *area)
 {
 	return inode_owner_or_capable(mbuff_no_idmap, file_inode(area->file));
-}
-
-/* Gives the area an address in the kernel; the caller is counted in kcount. */
-int area_map(struct mbuff_area *area)
-{
-	struct inode *inode = file_inode(area->file);
-	struct address_space *mapping = inode->i_mapping;
-	unsigned long count, done = 0;
-	struct page **pages;
-	int error = 0;
-
-	inode_lock(inode);
-	if (area->address)
-		goto unlock;
-	count = PAGE_ALIGN(i_size_read(inode)) >> PAGE_SHIFT;
-	error = -ENODATA;
-	if (!count)
-		goto unlock;
-	error = -ENOMEM;
-	pages = kvmalloc_array(count, sizeof(*pages), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
-	if (!pages)
-		goto unlock;
-	for (; done < count; done++) {
-		pages[done] = shmem_read_mapping_page_gfp(mapping, done, area_gfp(mapping));
-		if (IS_ERR(pages[done])) {
-			error = PTR_ERR(pages[done]);
-			goto pages;
-		}
-		set_page_dirty(pages[done]);
-		if (done % PAGES_PER_CHECK == 0) {
-			/* A hole can be as large as an area. */
-			error = memory_left(0);
-			if (!error && fatal_signal_pending(current))
-				error = -EINTR;
-			if (error) {
-				done++;
-				goto pages;
-			}
-			cond_resched();
-		}
-	}
-	error = -ENOMEM;
-	area->address = vmap(pages, count, VM_MAP, PAGE_KERNEL);
-	if (!area->address)
-		goto pages;
-	area->pages = pages;
-	area->pages_count = count;
-	error = 0;
-	goto unlock;
-
-pages:
-	while (done)
-		put_page(pages[--done]);
-	kvfree(pages);
-unlock:
-	inode_unlock(inode);
-	return error;
-}
-
-/* Takes the address away unless somebody in the kernel uses it (again). */
-void area_unmap(struct mbuff_area *area)
-{
-	struct inode *inode = file_inode(area->file);
-	unsigned long index;
-
-	inode_lock(inode);
-	if (area->address && !READ_ONCE(area->kcount)) {
-		vunmap(area->address);
-		for (index = 0; index < area->pages_count; index++)
-			put_page(area->pages[index]);
-		kvfree(area->pages);
-		area->address = NULL;
-		area->pages = NULL;
-	}
-	inode_unlock(inode);
 }

@@ -35,6 +35,13 @@
 #define mbuff_ctime(inode) inode_get_ctime(inode)
 #endif
 
+/* call_mmap() got another name in 6.17. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 17, 0)
+#define mbuff_mmap_file call_mmap
+#else
+#define mbuff_mmap_file vfs_mmap
+#endif
+
 /* Files that FUSE passthrough opens are marked since 6.6; passthrough itself came with 6.9. */
 #ifndef FMODE_BACKING
 #define FMODE_BACKING ((__force fmode_t)0)

@@ -27,6 +27,7 @@
 #define MBUFF_DEFAULT_NAME "default"
 /* Bytes of memory that an area never takes from the rest of the system. */
 #define MBUFF_RESERVE (64UL << 20)
+#define PAGES_PER_CHECK 256 /* allocated between two looks at free memory and signals */
 
 struct module;
 struct pid;
@@ -111,6 +112,8 @@ int area_map(struct mbuff_area *area);
 void area_unmap(struct mbuff_area *area);
 u64 area_size(const struct mbuff_area *area);
 u64 areas_bytes(void);
+unsigned int areas_alive(void);
+int area_memory_left(u64 bytes);
 u64 areas_max_bytes(void);
 
 static inline bool area_is_held(const struct mbuff_area *area)

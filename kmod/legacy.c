@@ -85,13 +85,16 @@ static long allocate(struct file *device, const struct request *request)
 	u64 left;
 
 	/* A probe takes no count, so that nobody has to know that he should give it back. */
-	if (!request->size)
-		return select_by_name(device, request);
+	if (!request->size) {
+		result = select_by_name(device, request);
+		return result == -EINVAL ? -EIO : result;
+	}
 	if (request->size > INT_MAX || PAGE_ALIGN(request->size) > INT_MAX)
 		return -EINVAL;
 	area = area_alloc(request->name, request->name_len, &wish);
+	/* The name and the size are good, so it is there and smaller. */
 	if (IS_ERR(area))
-		return PTR_ERR(area);
+		return PTR_ERR(area) == -EINVAL ? -EIO : PTR_ERR(area);
 	result = select_area(device, area);
 	if (result < 0)
 		registry_release(area, NULL, &left);
@@ -197,7 +200,11 @@ static struct file *open_selected(struct file *device, bool weak)
 
 	if (!area)
 		return file;
-	if (READ_ONCE(area->name))
+	/*
+	 * For mmap(2) even if it has no name any more: then the file has the last reference, which
+	 * ends later, without the lock of the address space.
+	 */
+	if (!weak || READ_ONCE(area->name))
 		file = area_open(area, file_flags(device), weak ? session->number : 0);
 	/* A user finds it by its name again, or does not get it. */
 	if (!weak && !IS_ERR(file) && !registry_has_name(area)) {
@@ -276,7 +283,7 @@ int legacy_mmap(struct file *device, struct vm_area_struct *vma)
 	if (start > size || len > size - start)
 		goto file;
 	vma_set_file(vma, file);
-	error = call_mmap(file, vma);
+	error = mbuff_mmap_file(file, vma);
 file:
 	fput(file);
 	return error;

@@ -31,9 +31,13 @@ struct mbuff_observed {
 static struct proc_dir_entry *root, *regions;
 static DEFINE_SPINLOCK(area_lock);
 
-/* Registry lock: entries to come and to go, and how many were queued and done so far. */
+/*
+ * Registry lock: entries to come and to go, and how many were queued and done so far. While there
+ * is one the module cannot go: a user could keep who unloads it waiting.
+ */
 static LIST_HEAD(queue);
 static unsigned long queued, done;
+static bool stalled; /* somebody has waited in vain: nobody else needs to */
 static DECLARE_WAIT_QUEUE_HEAD(waiters);
 
 static int show_version(struct seq_file *file, void *unused)
@@ -153,16 +157,19 @@ static void settle(struct work_struct *work)
 		mutex_unlock(&registry_lock);
 		if (!observed)
 			return;
-		/* From here on one that goes is queued again; one that has gone never came. */
+		/* From here on one that goes is queued again. */
 		if (gone) {
 			proc_remove(observed->entry);
 			kfree(observed);
 		} else {
 			add_entry(observed);
 		}
+		/* Before anybody is told, who may unload us; observe_exit() waits for the rest. */
+		module_put(THIS_MODULE);
 		mutex_lock(&registry_lock);
 		WRITE_ONCE(done, done + 1);
 		mutex_unlock(&registry_lock);
+		WRITE_ONCE(stalled, false);
 		wake_up_all(&waiters);
 	}
 }
@@ -174,6 +181,7 @@ static void enqueue(struct mbuff_observed *observed)
 {
 	list_add_tail(&observed->link, &queue);
 	WRITE_ONCE(queued, queued + 1);
+	__module_get(THIS_MODULE);
 	queue_work(system_unbound_wq, &worker);
 }
 
@@ -210,8 +218,15 @@ void observe_remove(struct mbuff_area *area)
 	spin_lock(&area_lock);
 	observed->area = NULL;
 	spin_unlock(&area_lock);
-	if (list_empty(&observed->link))
+	if (list_empty(&observed->link)) {
 		enqueue(observed);
+		return;
+	}
+	/* It has not come yet. */
+	list_del(&observed->link);
+	kfree(observed);
+	WRITE_ONCE(done, done + 1);
+	module_put(THIS_MODULE);
 }
 
 /* Without locks: waits until /proc shows what the caller did, but not for ever. */
@@ -219,7 +234,9 @@ void observe_settle(void)
 {
 	unsigned long until = READ_ONCE(queued);
 
-	wait_event_timeout(waiters, (long)(READ_ONCE(done) - until) >= 0, SETTLE_TIME);
+	if (!READ_ONCE(stalled) &&
+	    !wait_event_timeout(waiters, (long)(READ_ONCE(done) - until) >= 0, SETTLE_TIME))
+		WRITE_ONCE(stalled, true);
 }
 
 int observe_init(void)

@@ -13,6 +13,8 @@
 
 #include "internal.h"
 
+#define NAMELESS_PER_BREAK 256 /* skipped between two chances for others */
+
 DEFINE_MUTEX(registry_lock);
 static struct rb_root by_name = RB_ROOT;
 static DEFINE_XARRAY(by_id);
@@ -135,6 +137,7 @@ bool registry_has_name(struct mbuff_area *area)
 /* The named area with the smallest number above `id`, with a reference. */
 struct mbuff_area *registry_after(u64 id)
 {
+	unsigned int until_break = NAMELESS_PER_BREAK;
 	struct mbuff_area *area;
 	unsigned long index = id;
 
@@ -143,9 +146,17 @@ struct mbuff_area *registry_after(u64 id)
 	mutex_lock(&registry_lock);
 	/* One without a name can be on its way out, but not past registry_forget(). */
 	xa_lock(&by_id);
-	do {
+	for (;;) {
 		area = xa_find_after(&by_id, &index, ULONG_MAX, XA_PRESENT);
-	} while (area && !area->name);
+		if (!area || area->name)
+			break;
+		if (--until_break)
+			continue;
+		until_break = NAMELESS_PER_BREAK;
+		xa_unlock(&by_id);
+		cond_resched();
+		xa_lock(&by_id);
+	}
 	if (area)
 		area_get(area);
 	xa_unlock(&by_id);
@@ -221,7 +232,8 @@ int registry_add_locked(struct mbuff_area *area, const char *name, size_t len, u
 	error = check_place(name, len);
 	if (error)
 		return error;
-	if (named >= READ_ONCE(max_areas))
+	/* This one is among them; and so are those that only somebody's descriptors keep. */
+	if (areas_alive() > READ_ONCE(max_areas))
 		return -ENOSPC;
 	if (area->id > ULONG_MAX)
 		return -EOVERFLOW;

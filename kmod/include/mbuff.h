@@ -263,8 +263,11 @@ static __inline__ void *mbuff_device_map(int fd, struct mbuff_request_struct *re
 	void *memory;
 	int error;
 
-	if (ioctl(fd, how == MBUFF_FOUND ? IOCTL_MBUFF_SELECT : IOCTL_MBUFF_ALLOCATE, req) == -1)
+	if (ioctl(fd, how == MBUFF_FOUND ? IOCTL_MBUFF_SELECT : IOCTL_MBUFF_ALLOCATE, req) == -1) {
+		if (errno == EIO) /* the old ioctl's word for a size that does not fit */
+			errno = EINVAL;
 		return MAP_FAILED;
+	}
 	memory = mbuff_map_fd(fd, req->size, addr, how);
 	if (how == MBUFF_ATTACHED || (how == MBUFF_COUNTED && memory == MAP_FAILED)) {
 		error = errno;

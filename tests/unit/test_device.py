@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,10 +35,12 @@ def registry() -> Iterator[FakeRegistry]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
+def store(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "store").mkdir()
     prepare_directories(tmp_path / "store", 0o755)
-    return tmp_path / "store"
+    yield tmp_path / "store"
+    # Not by Python, whose removal is recursive: a failed test may leave too deep directories.
+    subprocess.run(["rm", "-rf", tmp_path / "store"], check=True)
 
 
 @pytest.fixture

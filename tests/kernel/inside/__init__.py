@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tests.kernel import modules
 from tests.kernel.kernels import Kernel
+from tests.kernel.old import device_programs
 
 # Which tests a kernel gets. A kernel that is not named gets all: the debug kernel.
 SELECTED = {"6.12": "not debug", "6.12-rt": "rt and not debug"}
@@ -39,8 +40,10 @@ def environment(kernel: Kernel) -> str:
 def script(kernel: Kernel, options: Sequence[str] = (), *, seconds: float) -> str:
     """A script that runs the tests; their results go to junit.xml beside the script.
 
-    When its time is over, pytest is interrupted, so that it still says what it has found.
+    When its time is over, pytest is interrupted, so that it still says what it has found. The
+    programs that they run are built here: an emulated processor needs minutes for that.
     """
+    device_programs()
     command = ["timeout", "-s", "INT", "-k", "30", str(seconds),
                sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v",
                "-o", f"timeout={TEST_SECONDS}"]

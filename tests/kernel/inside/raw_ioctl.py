@@ -63,3 +63,7 @@ def refused(code: int, function: Callable[..., object], *args: object, **more: o
     with pytest.raises(OSError) as caught:
         function(*args, **more)
     assert caught.value.errno == code, caught.value
+
+
+def read_events(fd: int) -> list[abi.Event]:
+    return abi.read_events(fd)[0]

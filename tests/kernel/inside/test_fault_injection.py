@@ -49,6 +49,7 @@ def fail_nth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             (INJECTED / kind / f"require-{edge}").write_text(hex(address))
     for kind in ("failslab", "fail_page_alloc"):
         (INJECTED / kind / "ignore-gfp-wait").write_text("N")
+    (INJECTED / "fail_page_alloc" / "ignore-gfp-highmem").write_text("N")
     (INJECTED / "fail_page_alloc" / "min-order").write_text("0")
     yield program
     ktest.unload()

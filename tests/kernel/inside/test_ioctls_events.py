@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from mbufffs.backends import registry as abi
-from mbufffs.backends.registry import Event, Kind, Registry, read_events
+from mbufffs.backends.registry import Event, Kind, Registry
 from tests.conftest import wait_for
 from tests.kernel.inside.conftest import Module
-from tests.kernel.inside.raw_ioctl import PAGE, libc, refused
+from tests.kernel.inside.raw_ioctl import PAGE, libc, read_events, refused
 
 pytestmark = pytest.mark.rt
 

@@ -14,6 +14,7 @@ import re
 import signal
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -271,37 +272,76 @@ def test_a_disk_is_read_and_written_directly_from_an_area(registry: Registry,
     memory.close()
 
 
-def _read_for_ever(file: str) -> None:
-    """Reads into memory that somebody else has to provide, which nobody does."""
-    fd = libc.syscall(SYS_USERFAULTFD, 0)
-    page = mmap.mmap(-1, PAGE)
-    fcntl.ioctl(fd, UFFDIO_API, bytearray(struct.pack("=QQQ", 0xAA, 0, 0)))
-    fcntl.ioctl(fd, UFFDIO_REGISTER, bytearray(struct.pack("=QQQQ", address_of(page), PAGE, 1, 0)))
-    os.readv(os.open(file, os.O_RDONLY), [page])
+def waits_for_ever(use: Callable[[mmap.mmap], object]) -> int:
+    """A child that uses memory which somebody else has to provide, and nobody does; its pid."""
+    child = os.fork()
+    if not child:
+        try:
+            fd = libc.syscall(SYS_USERFAULTFD, 0)
+            page = mmap.mmap(-1, PAGE)
+            fcntl.ioctl(fd, UFFDIO_API, bytearray(struct.pack("=QQQ", 0xAA, 0, 0)))
+            fcntl.ioctl(fd, UFFDIO_REGISTER,
+                        bytearray(struct.pack("=QQQQ", address_of(page), PAGE, 1, 0)))
+            use(page)
+        finally:
+            os._exit(1)
+    waits = Path(f"/proc/{child}/wchan")
+    try:
+        wait_for(lambda: waits.read_text() == "handle_userfault", "it waits")
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
+    return child
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="knows the call's number on x86-64")
+def test_a_stopped_writer_stops_nobody_else(registry: Registry) -> None:
+    area = registry.create(b"new", size=PAGE)
+    fd = registry.open_area(area, os.O_RDWR)
+    child = waits_for_ever(lambda page: os.pwrite(fd, page, PAGE // 2))
+    os.ftruncate(fd, 3 * PAGE)
+    registry.change(area, mode=0o600)
+    assert os.pwrite(fd, b"here", 0) == 4
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert os.pread(fd, 3 * PAGE, 0) == b"here" + bytes(3 * PAGE - 4)
+    os.close(fd)
+
+
+def test_a_large_write_of_memory_that_is_not_there_yet_is_whole(registry: Registry,
+                                                                tmp_path: Path) -> None:
+    content = os.urandom(4 * MIB)
+    (tmp_path / "file").write_bytes(content)
+    area = registry.create(b"new")
+    fd = registry.open_area(area, os.O_RDWR)
+    with (tmp_path / "file").open("rb") as file:
+        for _ in range(3):
+            with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
+                assert os.pwrite(fd, memory, 10) == len(content)
+            assert os.pread(fd, len(content) + 10, 0) == bytes(10) + content
+    os.close(fd)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="knows the call's number on x86-64")
 def test_a_stopped_reader_of_proc_stops_nobody_else(registry: Registry) -> None:
     area = registry.create(b"new", size=PAGE)
     regions = Path("/proc/mbuff/regions")
-    child = os.fork()
-    if not child:
-        try:
-            _read_for_ever(f"{regions}/new/size")
-        finally:
-            os._exit(1)
-    waits = Path(f"/proc/{child}/wchan")
-    try:
-        wait_for(lambda: waits.read_text() == "handle_userfault", "the reader waits")
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        raise
+    reading = os.open(regions / "new/size", os.O_RDONLY)
+    child = waits_for_ever(lambda page: os.readv(reading, [page]))
+    os.close(reading)
     registry.remove(area)
     again = registry.create(b"new", size=2 * PAGE)
     registry.rename(b"new", b"newer")
     registry.remove(again)
     registry.create(b"new", size=3 * PAGE)
     wait_for(lambda: registry.usage().used_bytes == 3 * PAGE, "memory does not wait for /proc")
+    # One has waited for /proc in vain, but not everybody.
+    begin = time.monotonic()
+    for _ in range(200):
+        registry.remove(registry.create(b"newest", size=PAGE))
+    assert time.monotonic() - begin < 200 * 0.05 / 2
+    with pytest.raises(OSError, match="in use"):
+        Module(Path(os.environ["MBUFF_MODULE"])).rmmod()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     wait_for((regions / "new/size").exists, "/proc goes on")

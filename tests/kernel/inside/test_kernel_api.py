@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from mbufffs.backends import registry as abi
-from mbufffs.backends.registry import Kind, Owner, Registry, read_events
+from mbufffs.backends.registry import Kind, Owner, Registry
 from tests.conftest import wait_for
 from tests.kernel.inside.conftest import Module
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, old
-from tests.kernel.inside.raw_ioctl import PAGE, refused
+from tests.kernel.inside.raw_ioctl import PAGE, read_events, refused
 
 pytestmark = pytest.mark.rt
 

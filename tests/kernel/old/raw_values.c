@@ -24,13 +24,13 @@ int main(void)
 	FACT(request(IOCTL_MBUFF_INFO, "mybuf", 0) == -1 && errno == EINVAL);
 	FACT(request(IOCTL_MBUFF_SELECT, "mybuf", 0) == -1 && errno == EINVAL);
 	FACT(request(IOCTL_MBUFF_DEALLOCATE, "mybuf", 0) == -1 && errno == EINVAL);
-	FACT(request(IOCTL_MBUFF_ALLOCATE, "mybuf", 0) == -1 && errno == EINVAL);
+	FACT(request(IOCTL_MBUFF_ALLOCATE, "mybuf", 0) == -1 && errno == EIO);
 
 	FACT(request(IOCTL_MBUFF_ALLOCATE, "mybuf", 2 * page + 1) == 3 * PAGE);
 	FACT(request(IOCTL_MBUFF_ALLOCATE, "mybuf", 1) == 3 * PAGE);
 	FACT(request(IOCTL_MBUFF_ALLOCATE, "mybuf", 3 * page) == 3 * PAGE);
 	FACT(request(IOCTL_MBUFF_ALLOCATE, "mybuf", 0) == 3 * PAGE); /* a probe: no count */
-	FACT(request(IOCTL_MBUFF_ALLOCATE, "mybuf", 3 * page + 1) == -1 && errno == EINVAL);
+	FACT(request(IOCTL_MBUFF_ALLOCATE, "mybuf", 3 * page + 1) == -1 && errno == EIO);
 	FACT(request(IOCTL_MBUFF_ALLOCATE, "mybuf", (size_t)-1) == -1 && errno == EINVAL);
 	FACT(request(IOCTL_MBUFF_ALLOCATE, "none", (size_t)-1) == -1 && errno == EINVAL);
 	FACT(request(IOCTL_MBUFF_ALLOCATE, "none", (size_t)-1 / 2) == -1);
