@@ -18,7 +18,7 @@ static struct mbuff_area *find_and_hold(const char *name, size_t len, const stru
 		area_get(area);
 		error = wish->module ? 0 : area_permission(area, MAY_READ | MAY_WRITE);
 		if (!error)
-			error = registry_hold_locked(area, wish->module);
+			error = holders_add_locked(area, wish->module);
 	}
 	mutex_unlock(&registry_lock);
 	if (error) {
@@ -34,7 +34,7 @@ static struct mbuff_area *find_and_hold(const char *name, size_t len, const stru
 	if (!error && wish->module)
 		error = area_map(area);
 	if (error) {
-		registry_release(area, wish->module, &left);
+		holders_release(area, wish->module, &left);
 		area_put(area);
 		return ERR_PTR(error);
 	}
@@ -58,7 +58,7 @@ static struct mbuff_area *make_and_hold(const char *name, size_t len, const stru
 	if (error)
 		goto area;
 	mutex_lock(&registry_lock);
-	error = registry_hold_locked(area, wish->module);
+	error = holders_add_locked(area, wish->module);
 	if (!error)
 		error = registry_add_locked(area, name, len, 0);
 	mutex_unlock(&registry_lock);
@@ -66,7 +66,7 @@ static struct mbuff_area *make_and_hold(const char *name, size_t len, const stru
 	if (!error)
 		return area;
 area:
-	registry_drop_all(area);
+	holders_drop_all(area);
 	area_unmap(area);
 	area_put(area);
 	return ERR_PTR(error);

@@ -49,7 +49,7 @@ static u64 next_number = 1;
 
 /* Areas by their last notification; also taken in interrupts. Inside the queue lock. */
 static DEFINE_SPINLOCK(notify_lock);
-static LIST_HEAD(notified_areas);
+static struct rb_root notified_areas = RB_ROOT;
 static u64 notified_at;
 
 static bool queue_is_empty(struct listener *listener)
@@ -100,8 +100,11 @@ static bool is_last(struct listener *listener, const struct queued *queued)
 	       last->event.kind == queued->event.kind && last->event.id == queued->event.id;
 }
 
-/* Queues `queued` for `listener` and takes it; NULL says that there was no memory for it. */
-static void enqueue(struct listener *listener, struct queued *queued)
+/*
+ * Queues `queued` for `listener` and takes it; NULL says that there was no memory for it. What the
+ * listener loses is left in `garbage`: it may be too much to free under the lock.
+ */
+static void enqueue(struct listener *listener, struct queued *queued, struct list_head *garbage)
 {
 	if (queued && !listener->lost && is_last(listener, queued)) {
 		kfree(queued);
@@ -110,7 +113,7 @@ static void enqueue(struct listener *listener, struct queued *queued)
 	if (!queued || listener->lost || listener->queued >= QUEUE_MAX ||
 	    listener->queued_bytes >= QUEUE_BYTES_MAX) {
 		kfree(queued);
-		free_all(&listener->queue);
+		list_splice_init(&listener->queue, garbage);
 		listener->queued = 0;
 		listener->queued_bytes = 0;
 		listener->lost = true;
@@ -125,6 +128,7 @@ static void enqueue(struct listener *listener, struct queued *queued)
 static void tell(struct mbuff_area *area, unsigned int kind, const char *old_name, u64 by)
 {
 	struct listener *listener;
+	LIST_HEAD(garbage);
 	u64 told = 0;
 
 	if (!READ_ONCE(listener_count))
@@ -139,13 +143,14 @@ static void tell(struct mbuff_area *area, unsigned int kind, const char *old_nam
 			if (listener->number <= told || listener->by == by)
 				continue;
 			told = listener->number;
-			enqueue(listener, queued);
+			enqueue(listener, queued, &garbage);
 			queued = NULL;
 			done = list_is_last(&listener->link, &listeners);
 			break;
 		}
 		spin_unlock(&queue_lock);
 		kfree(queued);
+		free_all(&garbage);
 		if (done)
 			return;
 	}
@@ -183,14 +188,15 @@ static void on_wake(struct irq_work *wake)
 void events_area_init(struct mbuff_area *area)
 {
 	init_irq_work(&area->wake, on_wake);
-	INIT_LIST_HEAD(&area->notified_link);
+	RB_CLEAR_NODE(&area->notified_node);
 }
 
 void events_area_gone(struct mbuff_area *area)
 {
 	irq_work_sync(&area->wake);
 	spin_lock_irq(&notify_lock);
-	list_del_init(&area->notified_link);
+	if (!RB_EMPTY_NODE(&area->notified_node))
+		rb_erase(&area->notified_node, &notified_areas);
 	spin_unlock_irq(&notify_lock);
 }
 
@@ -198,26 +204,36 @@ void events_area_gone(struct mbuff_area *area)
 void events_wake(struct mbuff_area *area)
 {
 	struct listener *listener;
+	struct rb_node *last;
 	unsigned long flags;
 
 	spin_lock_irqsave(&notify_lock, flags);
+	if (!RB_EMPTY_NODE(&area->notified_node))
+		rb_erase(&area->notified_node, &notified_areas);
 	area->notified_at = ++notified_at;
-	list_move_tail(&area->notified_link, &notified_areas);
+	last = rb_last(&notified_areas);
+	rb_link_node(&area->notified_node, last, last ? &last->rb_right : &notified_areas.rb_node);
+	rb_insert_color(&area->notified_node, &notified_areas);
 	/* Listeners come and go under this lock too. */
 	list_for_each_entry(listener, &listeners, link)
 		wake_up_interruptible(&listener->waiters);
 	spin_unlock_irqrestore(&notify_lock, flags);
 }
 
+static struct mbuff_area *notified_area(struct rb_node *node)
+{
+	return rb_entry(node, struct mbuff_area, notified_node);
+}
+
 static bool has_notifications(struct listener *listener)
 {
-	struct mbuff_area *last;
+	struct rb_node *last;
 	unsigned long flags;
 	bool has;
 
 	spin_lock_irqsave(&notify_lock, flags);
-	last = list_last_entry(&notified_areas, struct mbuff_area, notified_link);
-	has = !list_empty(&notified_areas) && last->notified_at > listener->seen;
+	last = rb_last(&notified_areas);
+	has = last && notified_area(last)->notified_at > listener->seen;
 	spin_unlock_irqrestore(&notify_lock, flags);
 	return has;
 }
@@ -226,16 +242,20 @@ static bool has_notifications(struct listener *listener)
 static unsigned int take_notifications(struct listener *listener, struct mbuff_event *events,
 				       unsigned int count)
 {
-	struct list_head *at;
+	struct rb_node *at, *first = NULL;
 	unsigned long flags;
 	unsigned int taken = 0;
 
 	spin_lock_irqsave(&notify_lock, flags);
-	for (at = notified_areas.prev; at != &notified_areas; at = at->prev)
-		if (list_entry(at, struct mbuff_area, notified_link)->notified_at <= listener->seen)
-			break;
-	for (at = at->next; at != &notified_areas && taken < count; at = at->next) {
-		struct mbuff_area *area = list_entry(at, struct mbuff_area, notified_link);
+	for (at = notified_areas.rb_node; at;) {
+		bool unseen = notified_area(at)->notified_at > listener->seen;
+
+		if (unseen)
+			first = at;
+		at = unseen ? at->rb_left : at->rb_right;
+	}
+	for (at = first; at && taken < count; at = rb_next(at)) {
+		struct mbuff_area *area = notified_area(at);
 
 		events[taken++] = (struct mbuff_event){
 			.event_len = sizeof(struct mbuff_event),

@@ -74,7 +74,7 @@ struct mbuff_area {
 	/* Notifications; events.c. */
 	atomic64_t notified;
 	struct irq_work wake;
-	struct list_head notified_link;
+	struct rb_node notified_node;
 	u64 notified_at;
 };
 
@@ -123,7 +123,6 @@ static inline bool area_is_held(const struct mbuff_area *area)
 
 /* registry.c: names. Functions that end in _locked want the registry lock. */
 extern struct mutex registry_lock;
-extern unsigned int max_areas;
 int name_check(const char *name, size_t len);
 struct mbuff_area *registry_find_locked(const char *name, size_t len);
 struct mbuff_area *registry_find(const char *name, size_t len);
@@ -136,12 +135,17 @@ int registry_remove(struct mbuff_area *area, u64 by);
 int registry_rename(const char *from, size_t from_len, const char *to, size_t to_len,
 		    unsigned int flags, u64 by, struct mbuff_area **replaced);
 void registry_forget(struct mbuff_area *area);
+bool registry_reap_locked(struct mbuff_area *area);
 void registry_reap(struct mbuff_area *area);
-int registry_hold_locked(struct mbuff_area *area, struct module *module);
-int registry_release(struct mbuff_area *area, struct module *module, u64 *left);
-void registry_release_all(struct module *module);
-void registry_drop_all(struct mbuff_area *area);
 unsigned int registry_count(void);
+unsigned int registry_max(void);
+
+/* holders.c: who is counted. */
+bool holder_has_ended(const struct mbuff_holder *holder);
+int holders_add_locked(struct mbuff_area *area, struct module *module);
+int holders_release(struct mbuff_area *area, struct module *module, u64 *left);
+void holders_release_all(struct module *module);
+void holders_drop_all(struct mbuff_area *area);
 
 /* alloc.c: finding or making an area and being counted as its holder, in one step. */
 struct mbuff_area *area_alloc(const char *name, size_t len, const struct mbuff_wish *wish);

@@ -55,7 +55,7 @@ void mbuff_put_for(struct module *owner, struct mbuff_area *area)
 
 	if (IS_ERR_OR_NULL(area))
 		return;
-	if (WARN(registry_release(area, owner, &left),
+	if (WARN(holders_release(area, owner, &left),
 		 "mbuff: %s puts an area that it does not hold\n", module_name(owner)))
 		return;
 	area_put(area);
@@ -101,7 +101,7 @@ void mbuff_free_for(struct module *owner, const char *name, void *memory)
 	if (!name)
 		name = MBUFF_DEFAULT_NAME;
 	area = registry_find(name, strlen(name));
-	if (!area || registry_release(area, owner, &left)) {
+	if (!area || holders_release(area, owner, &left)) {
 		pr_warn("mbuff: %s frees area %s, which it does not hold\n", module_name(owner),
 			name);
 		if (area)
@@ -117,7 +117,7 @@ EXPORT_SYMBOL_GPL(mbuff_free_for);
 static int module_changed(struct notifier_block *block, unsigned long state, void *module)
 {
 	if (state == MODULE_STATE_GOING)
-		registry_release_all(module);
+		holders_release_all(module);
 	return NOTIFY_OK;
 }
 

@@ -97,7 +97,7 @@ static long allocate(struct file *device, const struct request *request)
 		return PTR_ERR(area) == -EINVAL ? -EIO : PTR_ERR(area);
 	result = select_area(device, area);
 	if (result < 0)
-		registry_release(area, NULL, &left);
+		holders_release(area, NULL, &left);
 	area_put(area);
 	return result;
 }
@@ -112,7 +112,7 @@ static long deallocate(const struct request *request)
 		return -EINVAL;
 	result = area_permission(area, MAY_WRITE);
 	if (!result)
-		result = registry_release(area, NULL, &left);
+		result = holders_release(area, NULL, &left);
 	area_put(area);
 	return result ? result : result_of(left);
 }

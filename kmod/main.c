@@ -4,6 +4,7 @@
  * order and taken down in reverse. Each area pins the module, so at unloading there is none.
  */
 #include <linux/module.h>
+#include <linux/rcupdate.h>
 
 #include "internal.h"
 
@@ -37,6 +38,11 @@ static void __exit mbuff_exit(void)
 	chardev_exit();
 	kapi_exit();
 	observe_exit();
+	/*
+	 * Who opens the inode of a freed area by an O_PATH descriptor may have read our operations
+	 * from it, and be about to find that we are leaving. There is no sleep between the two.
+	 */
+	synchronize_rcu_tasks();
 }
 
 module_init(mbuff_init);

@@ -19,7 +19,7 @@ long query_usage(void __user *argument)
 	struct mbuff_usage usage = {
 		.max_bytes = areas_max_bytes(),
 		.used_bytes = areas_bytes(),
-		.max_areas = READ_ONCE(max_areas),
+		.max_areas = registry_max(),
 		.areas = registry_count(),
 	};
 
@@ -68,7 +68,7 @@ static struct mbuff_owner *copy_owners(struct mbuff_area *area, u32 *count)
 	if (owners)
 		list_for_each_entry(holder, &area->holders, link) {
 			owner->kind = holder->module ? MBUFF_OWNER_MODULE : MBUFF_OWNER_PROCESS;
-			owner->pid = holder->pid ? pid_vnr(holder->pid) : 0;
+			owner->pid = holder_has_ended(holder) ? 0 : pid_vnr(holder->pid);
 			owner->count = holder->count;
 			strscpy(owner->name, holder->name, sizeof(owner->name));
 			owner++;

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The table of areas: by name, in the order of names, and by number; and who holds them. It never
- * touches an area's memory.
+ * The table of areas: by name, in the order of names, and by number. It never touches an area's
+ * memory.
  *
  * A name is a path, so no area may have a name of which another one's name is a directory.
  */
+#include <linux/mm.h>
 #include <linux/module.h>
-#include <linux/pid.h>
-#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -20,9 +19,18 @@ static struct rb_root by_name = RB_ROOT;
 static DEFINE_XARRAY(by_id);
 static unsigned int named; /* areas in by_name */
 
-unsigned int max_areas = 1 << 20;
+static unsigned int max_areas;
 module_param(max_areas, uint, 0644);
-MODULE_PARM_DESC(max_areas, "Limit of the number of areas");
+MODULE_PARM_DESC(max_areas, "Limit of the number of areas; 0: one for each 16 KiB of the memory");
+
+/* An empty area with all that belongs to it takes about 3 KiB. */
+unsigned int registry_max(void)
+{
+	unsigned int limit = READ_ONCE(max_areas);
+	u64 bytes = (u64)totalram_pages() << PAGE_SHIFT;
+
+	return limit ? limit : min_t(u64, bytes >> 14, UINT_MAX);
+}
 
 unsigned int registry_count(void)
 {
@@ -233,7 +241,7 @@ int registry_add_locked(struct mbuff_area *area, const char *name, size_t len, u
 	if (error)
 		return error;
 	/* This one is among them; and so are those that only somebody's descriptors keep. */
-	if (areas_alive() > READ_ONCE(max_areas))
+	if (areas_alive() > registry_max())
 		return -ENOSPC;
 	if (area->id > ULONG_MAX)
 		return -EOVERFLOW;
@@ -295,20 +303,24 @@ int registry_remove(struct mbuff_area *area, u64 by)
 	return error;
 }
 
-static bool is_unused_locked(struct mbuff_area *area)
+/*
+ * Removes an area that lived by its users alone, if none is left; then the caller puts the
+ * registry's reference once it has let go of the lock.
+ */
+bool registry_reap_locked(struct mbuff_area *area)
 {
-	return area->name && !area->kept && !area_is_held(area) && !atomic_read(&area->open_cnt);
+	if (!area->name || area->kept || area_is_held(area) || atomic_read(&area->open_cnt))
+		return false;
+	remove_locked(area, 0);
+	return true;
 }
 
-/* Removes an area that lived by its users alone, if none is left. */
 void registry_reap(struct mbuff_area *area)
 {
 	bool gone;
 
 	mutex_lock(&registry_lock);
-	gone = is_unused_locked(area);
-	if (gone)
-		remove_locked(area, 0);
+	gone = registry_reap_locked(area);
 	mutex_unlock(&registry_lock);
 	if (gone) {
 		observe_settle();
@@ -449,141 +461,4 @@ int registry_rename(const char *from, size_t from_len, const char *to, size_t to
 	mutex_unlock(&registry_lock);
 	observe_settle();
 	return error;
-}
-
-/* Holders: a module, or for NULL the calling process. */
-
-static struct mbuff_holder *holder_of(struct mbuff_area *area, struct module *module)
-{
-	struct mbuff_holder *holder;
-
-	list_for_each_entry(holder, &area->holders, link)
-		if (module ? holder->module == module : holder->pid == task_tgid(current))
-			return holder;
-	return NULL;
-}
-
-int registry_hold_locked(struct mbuff_area *area, struct module *module)
-{
-	struct mbuff_holder *holder = holder_of(area, module);
-	char command[TASK_COMM_LEN];
-
-	if (area->count == UINT_MAX || area->kcount == UINT_MAX)
-		return -EOVERFLOW;
-	if (!holder) {
-		holder = kzalloc(sizeof(*holder), GFP_KERNEL_ACCOUNT);
-		if (!holder)
-			return -ENOMEM;
-		if (module) {
-			holder->module = module;
-			strscpy(holder->name, module_name(module), sizeof(holder->name));
-		} else {
-			holder->pid = get_pid(task_tgid(current));
-			get_task_comm(command, current->group_leader);
-			strscpy(holder->name, command, sizeof(holder->name));
-		}
-		list_add_tail(&holder->link, &area->holders);
-	}
-	holder->count++;
-	if (module)
-		WRITE_ONCE(area->kcount, area->kcount + 1);
-	else
-		WRITE_ONCE(area->count, area->count + 1);
-	return 0;
-}
-
-static void drop(struct mbuff_area *area, struct mbuff_holder *holder, unsigned int count)
-{
-	if (holder->module)
-		WRITE_ONCE(area->kcount, area->kcount - count);
-	else
-		WRITE_ONCE(area->count, area->count - count);
-	holder->count -= count;
-	if (holder->count)
-		return;
-	list_del(&holder->link);
-	put_pid(holder->pid);
-	kfree(holder);
-}
-
-/*
- * Drops one count; EINVAL if there is none. A process may free what another one allocated: areas
- * outlive the programs that made them. `left`: the size, 0 if the area is gone.
- */
-int registry_release(struct mbuff_area *area, struct module *module, u64 *left)
-{
-	struct mbuff_holder *holder, *other;
-	bool gone = false;
-	int error = 0;
-
-	mutex_lock(&registry_lock);
-	holder = holder_of(area, module);
-	if (!holder && !module)
-		list_for_each_entry(other, &area->holders, link)
-			if (!other->module) {
-				holder = other;
-				break;
-			}
-	if (holder) {
-		drop(area, holder, 1);
-		gone = is_unused_locked(area);
-		if (gone)
-			remove_locked(area, 0);
-	} else {
-		error = -EINVAL;
-	}
-	mutex_unlock(&registry_lock);
-	if (error)
-		return error;
-	if (module)
-		area_unmap(area);
-	*left = gone ? 0 : area_size(area);
-	if (gone) {
-		observe_settle();
-		area_put(area);
-	}
-	return 0;
-}
-
-/* Of an area that never got its name. */
-void registry_drop_all(struct mbuff_area *area)
-{
-	struct mbuff_holder *holder, *next;
-
-	mutex_lock(&registry_lock);
-	list_for_each_entry_safe(holder, next, &area->holders, link)
-		drop(area, holder, holder->count);
-	mutex_unlock(&registry_lock);
-}
-
-/* What a module left behind when it went: counts, each with a reference. */
-void registry_release_all(struct module *module)
-{
-	struct mbuff_area *area;
-	struct mbuff_holder *holder;
-	struct rb_node *node;
-	u64 left;
-
-	for (;;) {
-		unsigned int count = 0;
-
-		mutex_lock(&registry_lock);
-		/* What is held has a name. */
-		for (node = rb_first(&by_name); node && !count; node = rb_next(node)) {
-			area = rb_entry(node, struct mbuff_area, by_name);
-			holder = area->kcount ? holder_of(area, module) : NULL;
-			if (holder) {
-				count = holder->count;
-				pr_warn("mbuff: %s left without freeing area %s\n", holder->name,
-					area->name);
-			}
-		}
-		mutex_unlock(&registry_lock);
-		if (!count)
-			return;
-		while (count--) {
-			registry_release(area, module, &left);
-			area_put(area);
-		}
-	}
 }

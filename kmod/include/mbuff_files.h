@@ -28,10 +28,12 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
 
 #if defined __STRICT_ANSI__ && !defined __cplusplus
 /* The C library hides these where bare C is asked for. */
 extern ssize_t readlink(const char *path, char *target, size_t size);
+extern long syscall(long number, ...);
 #if defined __USE_FILE_OFFSET64 && !defined __LP64__
 extern int ftruncate(int fd, off_t length) __asm__("ftruncate64");
 #else
@@ -44,6 +46,11 @@ extern int ftruncate(int fd, off_t length);
 #define MBUFF_FILES_NO_LINK O_NOFOLLOW
 #else
 #define MBUFF_FILES_NO_LINK __O_NOFOLLOW /* the same, where bare C is asked for */
+#endif
+#ifdef AT_FDCWD
+#define MBUFF_FILES_HERE AT_FDCWD
+#else
+#define MBUFF_FILES_HERE (-100) /* as above */
 #endif
 
 /* One call's view of the area `name` and its count; the directory is locked meanwhile. */
@@ -166,7 +173,11 @@ static __inline__ int mbuff_files_join(struct mbuff_files *files, int made, int 
 		return -1;
 	if ((made || how == MBUFF_COUNTED) && mbuff_files_note(files))
 		return -1;
-	return made ? link(files->fresh, files->area) : 0;
+	if (!made)
+		return 0;
+	/* By RENAME_NOREPLACE, which is 1: nothing that has got the name meanwhile goes. */
+	return (int)syscall(SYS_renameat2, MBUFF_FILES_HERE, files->fresh, MBUFF_FILES_HERE,
+			    files->area, 1);
 }
 
 static __inline__ void *mbuff_files_try(const char *name, size_t wanted, void *addr, int how)

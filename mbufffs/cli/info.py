@@ -106,13 +106,25 @@ def _said(value: object) -> str:
     return json.dumps(value)
 
 
+def _owner(owner: dict[str, Any]) -> str:
+    """A counted holder, as people read it."""
+    name = area_names.shown(owner["name"])
+    if owner["kind"] == "module":
+        who = f"module {name}"
+    elif owner["pid"]:
+        who = f"{owner['pid']} ({name})"
+    else:
+        who = f"a program that has ended ({name})"
+    return who if owner["count"] == 1 else f"{who}, {owner['count']} times"
+
+
 def _area_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     escaped = "name_bytes" in facts
     rows = [
         (key, facts[key] if escaped else area_names.shown(facts[key])) for key in ("name", "path")]
     rows.append(("size", _size(facts["size"])))
     rows += [(key, _said(facts[key])) for key in ("backend", "kind", "passthrough", "locked")]
-    rows += [("owners", _said(owner)) for owner in facts["owners"]]
+    rows += [("owner", _owner(owner)) for owner in facts["owners"]]
     rows += [("mode", facts["mode"]), ("uid", user(facts["uid"])), ("gid", group(facts["gid"]))]
     rows += [
         ("open_by", f"{held['pid']} ({held['command']}): {', '.join(held['how'])}")

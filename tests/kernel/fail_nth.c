@@ -2,6 +2,7 @@
 // fail_nth OPERATION: does it again and again, and lets its first, second, third ... allocation (or
 // copy from or to us) fail, until none is left. Prints how many failed. For kernels with fault
 // injection. What fails must say ENOMEM or EFAULT and leave nothing: the test looks at that.
+#define _GNU_SOURCE
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +21,7 @@
 #define SIZE (3 * 4096)
 #define POINTS_MAX 2000
 
-static int device, other, fail, ktest;
+static int device, other, fail, ktest, file = -1, listener = -1;
 
 static int by_ktest(const char *command)
 {
@@ -67,6 +68,71 @@ static int resize(void)
 	struct mbuff_resize request = { .which = the_area(), .size = 4 * SIZE };
 
 	return ioctl(device, MBUFF_IOC_RESIZE, &request);
+}
+
+// With the file open that the next ones use.
+static int create_open(void)
+{
+	struct mbuff_open request = { .which = the_area(), .flags = O_RDWR };
+
+	if (create())
+		return -1;
+	file = ioctl(device, MBUFF_IOC_OPEN, &request);
+	return file < 0 ? -1 : 0;
+}
+
+static int close_remove(void)
+{
+	return close(file) | remove_area();
+}
+
+// A write that has come to its end too soon has failed, with the errno that the rest would give.
+static int write_behind(void)
+{
+	static char content[SIZE];
+	ssize_t written = pwrite(file, content, SIZE, SIZE);
+
+	if (written > 0 && written < SIZE)
+		errno = ENOMEM;
+	return written == SIZE ? 0 : -1;
+}
+
+static int allocate_behind(void)
+{
+	return fallocate(file, 0, 0, 4 * SIZE);
+}
+
+static int truncate_back(void)
+{
+	return ftruncate(file, SIZE);
+}
+
+static int truncate_whole(void)
+{
+	return ftruncate(file, 5 * SIZE);
+}
+
+static int change(void)
+{
+	struct mbuff_change request = {
+		.which = the_area(),
+		.valid = MBUFF_CHANGE_MODE,
+		.mode = 0640,
+	};
+
+	return ioctl(device, MBUFF_IOC_CHANGE, &request);
+}
+
+static int rename_area(void)
+{
+	struct mbuff_rename request = {
+		.from = (uintptr_t) "a/failing",
+		.to = (uintptr_t) "b/failing",
+		.from_len = 9,
+		.to_len = 9,
+	};
+
+	return ioctl(device, MBUFF_IOC_RENAME, &request);
 }
 
 static int rename_tree(void)
@@ -121,6 +187,55 @@ static int events(void)
 	return fd < 0 ? -1 : close(fd);
 }
 
+// By another session than the listener's, which is told of it.
+static int listen_create(void)
+{
+	listener = ioctl(other, MBUFF_IOC_EVENTS);
+	return listener < 0 ? -1 : create();
+}
+
+static int read_events(void)
+{
+	static char buffer[MBUFF_EVENT_BYTES_MAX];
+
+	return read(listener, buffer, sizeof(buffer)) < 0 ? -1 : 0;
+}
+
+static int close_listener(void)
+{
+	return close(listener) | remove_area();
+}
+
+static int remove_hold(void)
+{
+	struct mbuff_remove request = { .which = the_area(), .flags = MBUFF_REMOVE_HOLD };
+
+	return ioctl(device, MBUFF_IOC_REMOVE, &request);
+}
+
+static int forget_create(void)
+{
+	static char buffer[sizeof(struct mbuff_entry) + 8];
+	struct mbuff_list held = {
+		.buffer = (uintptr_t)buffer,
+		.buffer_len = sizeof(buffer),
+		.flags = MBUFF_LIST_HELD,
+	};
+	struct mbuff_which which = { 0 };
+
+	if (ioctl(device, MBUFF_IOC_LIST, &held) <= 0)
+		return -1;
+	which.id = ((struct mbuff_entry *)buffer)->attributes.id;
+	return ioctl(device, MBUFF_IOC_FORGET, &which) ? -1 : create();
+}
+
+static int notify(void)
+{
+	struct mbuff_which which = the_area();
+
+	return ioctl(device, MBUFF_IOC_NOTIFY, &which);
+}
+
 static int old(unsigned long command)
 {
 	struct mbuff_request_struct request = { 0, "a/failing", SIZE, { 0 } };
@@ -165,6 +280,16 @@ static int alloc(void)
 	return by_ktest("alloc a/failing 12288");
 }
 
+static int attach(void)
+{
+	return by_ktest("attach a/failing 12288");
+}
+
+static int detach(void)
+{
+	return by_ktest("detach a/failing");
+}
+
 static int free_area(void)
 {
 	return by_ktest("free a/failing");
@@ -186,17 +311,26 @@ static const struct operation {
 	{ "create", NULL, create, remove_area, NULL },
 	{ "open", create, open_area, NULL, remove_area },
 	{ "resize", create, resize, NULL, remove_area },
+	{ "write", create_open, write_behind, truncate_back, close_remove },
+	{ "fallocate", create_open, allocate_behind, truncate_back, close_remove },
+	{ "ftruncate", create_open, truncate_whole, truncate_back, close_remove },
+	{ "change", create, change, NULL, remove_area },
+	{ "rename", create, rename_area, rename_back, remove_area },
 	{ "rename-tree", create, rename_tree, rename_back, remove_area },
 	{ "stat", create, stat_area, NULL, remove_area },
 	{ "list", create, list, NULL, remove_area },
 	{ "remove", create, remove_area, create, remove_area },
+	{ "remove-hold", create, remove_hold, forget_create, remove_area },
+	{ "notify", create, notify, NULL, remove_area },
 	{ "events", NULL, events, NULL, NULL },
+	{ "read-events", listen_create, read_events, NULL, close_listener },
 	{ "allocate", NULL, allocate, deallocate, NULL },
 	{ "allocate-again", allocate, allocate, deallocate, deallocate },
 	{ "map", allocate, map, NULL, deallocate },
 	{ "make", NULL, make, put, NULL },
 	{ "get", create, get, put, remove_area },
 	{ "alloc", NULL, alloc, free_area, NULL },
+	{ "attach", create, attach, detach, remove_area },
 };
 
 static void set(int nth)

@@ -204,6 +204,21 @@ def test_info_of_an_area_has_every_documented_key(
         "uid": os.getuid(), "gid": os.getgid()}
 
 
+def test_info_says_who_holds_an_area(
+    run: Run, areas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners = [{"kind": "module", "name": "driver", "pid": None, "count": 2},
+              {"kind": "process", "name": "daq", "pid": 17, "count": 1},
+              {"kind": "process", "name": "gone\n", "pid": None, "count": 3}]
+    monkeypatch.setattr(
+        os, "getxattr", lambda _path, name: json.dumps(owners if "owners" in name else "").encode())
+    said = [line.split(None, 1)[1] for line in run("info", "b").out.splitlines()
+            if line.startswith("owner ")]
+    assert said == ["module driver, 2 times", "17 (daq)",
+                    "a program that has ended (gone\\n), 3 times"]
+    assert json.loads(run("info", "b", "--json").out)["owners"] == owners
+
+
 def test_info_tells_null_for_what_an_area_does_not_say(run: Run, areas: Path) -> None:
     told = json.loads(run("info", "b", "--json").out)
     assert [told[key] for key in ("backend", "kind", "passthrough", "locked", "owners")] == [

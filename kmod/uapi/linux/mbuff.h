@@ -126,7 +126,7 @@ struct mbuff_remove {
 /* One counted holder of an area. */
 struct mbuff_owner {
 	__u32 kind; /* MBUFF_OWNER_* */
-	__u32 pid;  /* of a process, 0 if it is not of the caller's namespace; 0 for a module */
+	__u32 pid;  /* of a process that lives, in the caller's namespace; else 0 */
 	__u64 count;
 	char name[64]; /* of the module, or the program at the time; ends with NUL */
 };

@@ -6,13 +6,17 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mbufffs.backends.registry import Registry
 from tests.conftest import wait_for
+from tests.kernel.inside.raw_ioctl import PAGE
+
+SOURCES = Path(__file__).resolve().parents[1]
+REPOSITORY = SOURCES.parents[1]
 
 
 class Module:
@@ -50,6 +54,24 @@ class Module:
             raise OSError(done.stderr.strip())
 
 
+class Ktest(Module):
+    """tests/kernel/ktest/ktest.c, whose head lists the commands."""
+
+    PARAMETERS = Path("/sys/module/ktest/parameters")
+
+    def __init__(self) -> None:
+        super().__init__(Path(os.environ["MBUFF_BUILD"], "tests/kernel/ktest/ktest.ko"))
+
+    def run(self, *words: object) -> int:
+        """What the command gave, if it gives anything."""
+        fd = os.open(self.PARAMETERS / "run", os.O_WRONLY)
+        try:
+            os.write(fd, " ".join(map(str, words)).encode())
+        finally:
+            os.close(fd)
+        return int((self.PARAMETERS / "result").read_text().strip() or "0")
+
+
 def example(name: str) -> Module:
     """The module of examples/kernel/NAME, as it was built; the test loads and unloads it."""
     (path,) = Path(os.environ["MBUFF_BUILD"], "examples/kernel", name).glob("*.ko")
@@ -75,3 +97,29 @@ def module() -> Iterator[Module]:
     if module.loaded:
         remove_all_areas()
         module.unload()
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[..., Path]:
+    """Builds a program of tests/kernel."""
+    def build(name: str, *flags: str) -> Path:
+        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Wno-unused-result", "-Werror",
+                        "-pthread", f"-I{REPOSITORY}/kmod/include", f"-I{REPOSITORY}/kmod/uapi",
+                        *flags, SOURCES / f"{name}.c", "-o", tmp_path / name], check=True)
+        return tmp_path / name
+
+    return build
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[str, bytes]]:
+    """A block device, and what is on it."""
+    content = os.urandom(64 * PAGE)
+    (tmp_path / "disk").write_bytes(content)
+    subprocess.run(["modprobe", "-q", "loop"], check=False)
+    done = subprocess.run(["losetup", "--find", "--show", tmp_path / "disk"], check=False,
+                          capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip("this kernel has no loop devices")
+    yield done.stdout.strip(), content
+    subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)

@@ -13,16 +13,17 @@ import pytest
 
 from mbufffs.backends.registry import Registry
 from tests.conftest import wait_for
-from tests.kernel.inside.conftest import Module
-from tests.kernel.inside.test_kernel_api import Ktest
+from tests.kernel.inside.conftest import Ktest, Module
 
 pytestmark = pytest.mark.debug
 
 HERE = Path(__file__).parents[1]
 REPOSITORY = HERE.parents[1]
 INJECTED = Path("/sys/kernel/debug")
-OPERATIONS = ["open-device", "create", "open", "resize", "rename-tree", "stat", "list", "remove",
-              "events", "allocate", "allocate-again", "map", "make", "get", "alloc"]
+OPERATIONS = ["open-device", "create", "open", "resize", "write", "fallocate", "ftruncate",
+              "change", "rename", "rename-tree", "stat", "list", "remove", "remove-hold", "notify",
+              "events", "read-events", "allocate", "allocate-again", "map", "make", "get", "alloc",
+              "attach"]
 
 
 def code_of_the_module() -> tuple[int, int]:

@@ -16,6 +16,7 @@ import pytest
 from mbufffs.backends import registry as abi
 from mbufffs.backends.registry import Registry
 from tests.kernel.inside.conftest import Module
+from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, INFO, SELECT
 from tests.kernel.inside.raw_ioctl import (
     COMMANDS,
     PAGE,
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.rt
 UNMAPPED = PAGE  # nobody can map the first pages
 KERNEL = 0xFFFF888000000000
 CHANGE_MODE = 1
+OLD_COMMANDS = (INFO, ALLOCATE, DEALLOCATE, SELECT)
 WRONG_NAMES = {
     b"": errno.EINVAL, b"/": errno.EINVAL, b"/a": errno.EINVAL, b"a/": errno.EINVAL,
     b"a//b": errno.EINVAL, b".": errno.EINVAL, b"..": errno.EINVAL, b"./a": errno.EINVAL,
@@ -77,7 +79,7 @@ def create(address: int, length: int, *, flags: int = 0, size: int = 0, mode: in
 
 
 def test_a_pointer_to_nothing_is_efault(registry: Registry) -> None:
-    for command in COMMANDS.values():
+    for command in (*COMMANDS.values(), *OLD_COMMANDS):
         for address in (0, UNMAPPED, KERNEL, 2**64 - 1, 2**63):
             refused(errno.EFAULT, call_at, registry.fd, command, address)
 
@@ -86,7 +88,7 @@ def test_a_structure_that_ends_behind_a_mapping_is_efault(registry: Registry) ->
     memory = mmap.mmap(-1, 2 * PAGE)
     start = address_of(memory)
     assert libc.mprotect(ctypes.c_void_p(start + PAGE), PAGE, 0) == 0
-    for command in COMMANDS.values():
+    for command in (*COMMANDS.values(), *OLD_COMMANDS):
         refused(errno.EFAULT, call_at, registry.fd, command, start + PAGE - 4)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -10,6 +11,7 @@ import mmap
 import os
 import resource
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.rt
 
 MIB = 1 << 20
 PARAMETERS = Path("/sys/module/mbuff/parameters")
-MADV_REMOVE = 9
+MADV_REMOVE, MADV_PAGEOUT = 9, 21
 COLLAPSE_AND_THE_LIKE = (0x03, 0x08, 0x10, 0x11, 0x20, 0x21, 0x40)
 
 
@@ -141,6 +143,40 @@ def test_no_way_takes_pages_out_of_an_area(registry: Registry, held: tuple[int, 
         assert memory[0:1] == b"\x55"
         memory.close()
     os.close(free)
+
+
+@pytest.fixture
+def swap(disk: tuple[str, bytes]) -> Iterator[None]:
+    path, _ = disk
+    subprocess.run(["mkswap", path], check=True, capture_output=True)
+    subprocess.run(["swapon", path], check=True)
+    yield
+    subprocess.run(["swapoff", path], check=True)
+
+
+def swapped(memory: mmap.mmap) -> int:
+    """KiB of a mapping that have been swapped out."""
+    _, _, rest = Path("/proc/self/smaps").read_text().partition(f"{address_of(memory):x}-")
+    return int(rest.partition("\nSwap:")[2].split()[0])
+
+
+def test_an_area_is_never_swapped_out(registry: Registry, swap: None) -> None:
+    size = 32 * PAGE
+    fd = registry.open_area(registry.create(b"area", size=size), os.O_RDWR)
+    with contextlib.closing(mmap.mmap(fd, size)) as area, \
+            contextlib.closing(mmap.mmap(-1, size, mmap.MAP_PRIVATE)) as ordinary:
+        for memory in (area, ordinary):
+            memory[:] = b"\x55" * size
+
+        def is_swapped() -> bool:
+            for memory in (area, ordinary):
+                memory.madvise(MADV_PAGEOUT)
+            return swapped(ordinary) > 0
+
+        wait_for(is_swapped, "what is no area is swapped out")
+        assert swapped(area) == 0
+        assert area[:] == ordinary[:] == b"\x55" * size
+    os.close(fd)
 
 
 def test_seals_and_leases_are_refused(registry: Registry, held: tuple[int, int]) -> None:

@@ -33,8 +33,6 @@ SYS_USERFAULTFD = 323
 UFFDIO_API = 0xC018AA3F
 UFFDIO_REGISTER = 0xC020AA00
 SOAK = bool(os.environ.get("MBUFF_SOAK"))
-SOURCES = Path(__file__).resolve().parents[1]
-REPOSITORY = SOURCES.parents[1]
 
 
 @pytest.fixture
@@ -48,17 +46,6 @@ def registry(module: Module) -> Iterator[Registry]:
             registry.remove(found.id)
     wait_for(lambda: registry.usage().used_bytes == 0, "nothing is charged any more")
     registry.close()
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Callable[[str], Path]:
-    def build(name: str) -> Path:
-        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Wno-unused-result", "-Werror",
-                        "-pthread", f"-I{REPOSITORY}/kmod/include", f"-I{REPOSITORY}/kmod/uapi",
-                        SOURCES / f"{name}.c", "-o", tmp_path / name], check=True)
-        return tmp_path / name
-
-    return build
 
 
 def until_killed(steps: Callable[[], None]) -> None:
@@ -240,20 +227,6 @@ def test_loading_using_and_unloading_leaks_nothing(module: Module) -> None:
     assert after["SUnreclaim"] - before["SUnreclaim"] < 4 << 10, (before, after)
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[tuple[str, bytes]]:
-    """A block device, and what is on it."""
-    content = os.urandom(64 * PAGE)
-    (tmp_path / "disk").write_bytes(content)
-    subprocess.run(["modprobe", "-q", "loop"], check=False)
-    done = subprocess.run(["losetup", "--find", "--show", tmp_path / "disk"], check=False,
-                          capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip("this kernel has no loop devices")
-    yield done.stdout.strip(), content
-    subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
-
-
 def test_a_disk_is_read_and_written_directly_from_an_area(registry: Registry,
                                                           disk: tuple[str, bytes]) -> None:
     """O_DIRECT of a block device pins the pages: the area's own, so they must be ordinary ones."""
@@ -365,11 +338,3 @@ def test_memory_that_is_unmapped_under_a_write_is_efault(registry: Registry) -> 
     assert libc.write(registry.fd, ctypes.c_void_p(start), ctypes.c_size_t(2 * PAGE)) == PAGE
     assert libc.write(registry.fd, ctypes.c_void_p(start + PAGE), ctypes.c_size_t(PAGE)) == -1
     assert ctypes.get_errno() == errno.EFAULT
-
-
-def test_random_calls_harm_nobody(module: Module, program: Callable[[str], Path]) -> None:
-    seed = int.from_bytes(os.urandom(4), "little")
-    calls = os.environ.get("MBUFF_FUZZ", "20000")
-    print(f"fuzz {calls} {seed}")
-    subprocess.run([program("fuzz"), calls, str(seed)], check=True, timeout=None)
-    module.unload()

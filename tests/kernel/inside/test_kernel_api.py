@@ -18,30 +18,11 @@ import pytest
 from mbufffs.backends import registry as abi
 from mbufffs.backends.registry import Kind, Owner, Registry
 from tests.conftest import wait_for
-from tests.kernel.inside.conftest import Module
+from tests.kernel.inside.conftest import Ktest, Module
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, old
 from tests.kernel.inside.raw_ioctl import PAGE, read_events, refused
 
 pytestmark = pytest.mark.rt
-
-PARAMETERS = Path("/sys/module/ktest/parameters")
-
-
-class Ktest(Module):
-    """tests/kernel/ktest/ktest.c, whose head lists the commands."""
-
-    def __init__(self) -> None:
-        super().__init__(Path(os.environ["MBUFF_BUILD"], "tests/kernel/ktest/ktest.ko"))
-
-    def run(self, *words: object) -> int:
-        """What the command gave, if it gives anything."""
-        fd = os.open(PARAMETERS / "run", os.O_WRONLY)
-        try:
-            os.write(fd, " ".join(map(str, words)).encode())
-        finally:
-            os.close(fd)
-        return int((PARAMETERS / "result").read_text().strip() or "0")
-
 
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[None]:
@@ -106,6 +87,42 @@ def test_kernel_and_program_see_the_same_bytes(ktest: Ktest, registry: Registry)
     os.close(fd)
     ktest.run("put", number)
     assert names(registry) == []
+
+
+@pytest.fixture(params=["always", "within_size", "advise"])
+def huge_pages(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the administrator may choose for all shared memory of the kernel's own."""
+    choice = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+    if not choice.exists():
+        pytest.skip("this kernel has no huge pages for shared memory")
+    before = choice.read_text().partition("[")[2].partition("]")[0]
+    choice.write_text(request.param)
+    yield
+    choice.write_text(before)
+
+
+def test_huge_pages_are_the_same_memory_in_the_kernel_and_in_a_program(
+        huge_pages: None, ktest: Ktest, registry: Registry) -> None:
+    size = (4 << 20) + PAGE + 1
+    area = registry.create(b"a", size=1)
+    registry.resize(area, 2 * size)
+    fd = registry.open_area(area, os.O_RDWR)
+    os.pwrite(fd, b"\x55" * 2 * size, 0)
+    registry.resize(area, size)
+    assert registry.usage().used_bytes == size - 1 + PAGE
+    number = ktest.run("get", "a")
+    memory = mmap.mmap(fd, size)
+    for offset in (0, PAGE, (2 << 20) - 1, 2 << 20, (4 << 20) + PAGE):
+        assert ktest.run("peek", number, offset) == 0x55
+        assert ktest.run("poke", number, offset, 7) == memory[offset] == 7
+        memory[offset] = 8
+        assert ktest.run("peek", number, offset) == 8
+    memory.close()
+    ktest.run("put", number)
+    registry.resize(area, PAGE + 1)
+    registry.resize(area, size)
+    assert os.pread(fd, 3 * PAGE, PAGE) == b"\x08" + bytes(3 * PAGE - 1)
+    os.close(fd)
 
 
 def test_an_area_of_a_program_is_found_and_stays(ktest: Ktest, registry: Registry) -> None:

@@ -85,6 +85,28 @@ def test_counter_counts_and_wakes_who_waits(
     wait_for(lambda: not (mounted.path / "counter").exists(), "the area is gone")
 
 
+def test_counter_runs_in_any_program_without_a_message_to_the_server(
+        example: Callable[..., Module], mounted: Mounted) -> None:
+    module = example("counter", "period_us=1000")
+    path = mounted.path / "counter"
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), PAGE) as memory:
+        dumped = run("od", "-An", "-tu8", "-N8", path).stdout
+        seen = [int(dumped), int.from_bytes(memory[:8], "little")]
+        before = mounted.counts(*mounted.info()["messages"])
+        wait_for(lambda: int.from_bytes(memory[:8], "little") > seen[1], "it runs in the mapping")
+        assert mounted.counts(*mounted.info()["messages"]) == before
+        seen.append(int.from_bytes(memory[:8], "little"))
+        seen.append(int(run("od", "-An", "-tu8", "-N8", path).stdout))
+        assert 0 < seen[0] < seen[1] < seen[2] < seen[3]
+        memory[:8] = (2**40).to_bytes(8, "little")
+        wait_for(lambda: int(run("od", "-An", "-tu8", "-N8", path).stdout) > 2**40,
+                 "it counts on from what a program has stored")
+    assert mounted.counts("READ", "WRITE") == [0, 0]
+    told = run(Path(sys.executable).with_name("mbufffs"), "info", "-m", mounted.path, "counter").stdout
+    assert "module counter" in told
+    module.rmmod()
+
+
 def test_counter_without_a_pause_or_with_a_long_one_is_unloaded_at_once(
     example: Callable[..., Module], mounted: Mounted
 ) -> None:
