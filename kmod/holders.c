@@ -31,29 +31,38 @@ bool holder_has_ended(const struct mbuff_holder *holder)
 	return ended;
 }
 
+static struct mbuff_holder *ended_of(struct mbuff_area *area, const char *name)
+{
+	struct mbuff_holder *holder;
+
+	list_for_each_entry(holder, &area->holders, link)
+		if (!holder->module && !holder->pid && !strcmp(holder->name, name))
+			return holder;
+	return NULL;
+}
+
 /*
  * Those who ended without freeing are still counted, for ever if nobody frees for them: as one
  * holder for each program, so that they do not become more and more.
  */
 static void merge_ended(struct mbuff_area *area)
 {
-	struct mbuff_holder *holder, *next, *other;
+	struct mbuff_holder *holder, *next, *same;
+	LIST_HEAD(merged);
 
 	list_for_each_entry_safe(holder, next, &area->holders, link) {
-		if (holder->module || !holder->pid || !holder_has_ended(holder))
+		if (!holder->pid || !holder_has_ended(holder))
 			continue;
+		same = ended_of(area, holder->name);
 		put_pid(holder->pid);
 		holder->pid = NULL;
-		list_for_each_entry(other, &area->holders, link) {
-			if (other == holder || other->module || other->pid ||
-			    strcmp(other->name, holder->name))
-				continue;
-			other->count += holder->count;
-			list_del(&holder->link);
-			kfree(holder);
-			break;
-		}
+		if (!same)
+			continue;
+		same->count += holder->count;
+		list_move(&holder->link, &merged);
 	}
+	list_for_each_entry_safe(holder, next, &merged, link)
+		kfree(holder);
 }
 
 int holders_add_locked(struct mbuff_area *area, struct module *module)

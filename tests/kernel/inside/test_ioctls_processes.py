@@ -117,6 +117,20 @@ def test_a_process_killed_after_each_old_step_leaves_its_count_alone(registry: R
     wait_for(lambda: not list(registry.areas()), "an area without a count goes with its mapping")
 
 
+def test_programs_that_ended_without_freeing_do_not_become_more_and_more(
+        registry: Registry) -> None:
+    for _ in range(20):
+        child = os.fork()
+        if not child:
+            old(registry, ALLOCATE, b"new", PAGE)
+            os._exit(0)
+        os.waitpid(child, 0)
+    owners = registry.owners(registry.find(b"new").id)
+    assert len(owners) <= 2  # the last one, and all before him
+    assert sum(owner.count for owner in owners) == registry.find(b"new").count == 20
+    assert {(owner.kind, owner.pid) for owner in owners} == {("process", 0)}
+
+
 def test_a_forked_mapping_counts_until_the_last_process_ends(registry: Registry) -> None:
     old(registry, ALLOCATE, b"new", PAGE)
     memory = mmap.mmap(registry.fd, PAGE)

@@ -102,7 +102,8 @@ def test_counter_runs_in_any_program_without_a_message_to_the_server(
         wait_for(lambda: int(run("od", "-An", "-tu8", "-N8", path).stdout) > 2**40,
                  "it counts on from what a program has stored")
     assert mounted.counts("READ", "WRITE") == [0, 0]
-    told = run(Path(sys.executable).with_name("mbufffs"), "info", "-m", mounted.path, "counter").stdout
+    mbufffs = Path(sys.executable).with_name("mbufffs")
+    told = run(mbufffs, "info", "-m", mounted.path, "counter").stdout
     assert "module counter" in told
     module.rmmod()
 
