@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,28 @@ def test_dkms_calls_the_module_by_its_version() -> None:
     version = re.search(r'MODULE_VERSION\("(.*)"\)', (kmod / "main.c").read_text())
     assert version
     assert f"\nPACKAGE_VERSION={version[1]}\n" in (kmod / "dkms.conf").read_text()
+
+
+def test_kmod_install_brings_module_headers_and_rule(built: Callable[[str], Kernel],
+                                                     tmp_path: Path) -> None:
+    kernel = built("6.12")
+    for tree in ("kmod", "packaging"):
+        shutil.copytree(REPOSITORY / tree, tmp_path / tree)
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    root = tmp_path / "root"
+    done = subprocess.run(["make", "-C", tmp_path, "kmod-install", f"KDIR={kernel.headers}",
+                           f"DESTDIR={root}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    brought = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    assert {path for path in brought if not path.startswith("lib/")} == {
+        "etc/udev/rules.d/60-mbuff.rules", "usr/include/linux/mbuff.h", "usr/include/mbuff.h",
+        "usr/include/mbuff_files.h"}
+    assert re.search(r"updates/mbuff\.ko(\.xz)?$", "\n".join(brought), re.MULTILINE)
+    rule = (root / "etc/udev/rules.d/60-mbuff.rules").read_text()
+    assert 'KERNEL=="mbuff"' in rule and 'GROUP="mbuff"' in rule and 'MODE="0660"' in rule
+    old = REPOSITORY / "tests/kernel/old/plain_1999.c"
+    subprocess.run(["gcc", "-std=gnu89", "-w", "-I", root / "usr/include", old, "-o",
+                    tmp_path / "program"], check=True)
 
 
 @pytest.mark.parametrize(("change", "complaint"), [
