@@ -26,6 +26,11 @@ int area_map(struct mbuff_area *area)
 	error = -ENODATA;
 	if (!count)
 		goto unlock;
+	if (area->kind == MBUFF_KIND_RESERVED) {
+		area->address = reserved_memory(area);
+		error = 0;
+		goto unlock;
+	}
 	error = -ENOMEM;
 	pages = kvmalloc_array(count, sizeof(*pages), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (!pages)
@@ -75,12 +80,15 @@ void area_unmap(struct mbuff_area *area)
 
 	inode_lock(inode);
 	if (area->address && !READ_ONCE(area->kcount)) {
-		vunmap(area->address);
-		for (index = 0; index < area->pages_count; index++)
-			put_page(area->pages[index]);
-		kvfree(area->pages);
+		/* Reserved memory has its address anyway. */
+		if (area->pages) {
+			vunmap(area->address);
+			for (index = 0; index < area->pages_count; index++)
+				put_page(area->pages[index]);
+			kvfree(area->pages);
+			area->pages = NULL;
+		}
 		area->address = NULL;
-		area->pages = NULL;
 	}
 	inode_unlock(inode);
 }

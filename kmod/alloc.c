@@ -28,7 +28,8 @@ static struct mbuff_area *find_and_hold(const char *name, size_t len, const stru
 	}
 	/* A change of size that was under way when the area became held ends before this. */
 	inode_lock_shared(file_inode(area->file));
-	if (area_size(area) < wish->size)
+	if (area_size(area) < wish->size ||
+	    (wish->kind != MBUFF_KIND_PAGES && wish->kind != area->kind))
 		error = -EINVAL;
 	inode_unlock_shared(file_inode(area->file));
 	if (!error && wish->module)
@@ -52,6 +53,7 @@ static struct mbuff_area *make_and_hold(const char *name, size_t len, const stru
 		return area;
 	/* The group is the device's, not one that the caller has to belong to. */
 	file_inode(area->file)->i_gid = group.ia_gid;
+	area->kind = wish->kind;
 	error = area_resize(area, wish->whole_pages ? PAGE_ALIGN(wish->size) : wish->size, 0);
 	if (!error && wish->module)
 		error = area_map(area);

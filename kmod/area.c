@@ -140,6 +140,8 @@ static void shrink_back(struct mbuff_area *area, u64 old)
 	i_size_write(inode, old);
 	unmap_mapping_range(inode->i_mapping, PAGE_ALIGN(old), 0, 1);
 	shmem_truncate_range(inode, old, -1);
+	if (!old)
+		contiguous_release(area);
 	uncharge_to(area, old);
 }
 
@@ -159,10 +161,27 @@ static int grow(struct mbuff_area *area, u64 old, u64 size)
 	}
 	/* Pages are had only below the size. */
 	i_size_write(inode, size);
-	error = populate(area, old, size);
+	error = area->kind == MBUFF_KIND_CONTIGUOUS ? contiguous_fill(area, size) :
+						      populate(area, old, size);
 	if (error)
 		shrink_back(area, old);
 	return error;
+}
+
+/* Inode lock. */
+static int may_resize(struct mbuff_area *area, u64 old, u64 size)
+{
+	if (area->kind == MBUFF_KIND_RESERVED && size > old)
+		return -ENOSPC;
+	if (area_is_held(area) || area->address || area->kind == MBUFF_KIND_RESERVED)
+		return -EBUSY;
+	/* Its memory is one piece, at the address that somebody may have been told. */
+	if (area->kind == MBUFF_KIND_CONTIGUOUS && old && size)
+		return -EBUSY;
+	/* A dma-buf has its pages. */
+	if (size < old && SHMEM_I(file_inode(area->file))->seals & F_SEAL_SHRINK)
+		return -EBUSY;
+	return 0;
 }
 
 /* Called with the inode lock, by ftruncate(2) and whoever else changes attributes. */
@@ -184,13 +203,11 @@ static int area_setattr(struct mbuff_idmap *idmap, struct dentry *dentry, struct
 	if (change->ia_valid & ATTR_SIZE) {
 		if (change->ia_size > MAX_LFS_FILESIZE - PAGE_SIZE)
 			return -EFBIG;
-		if (change->ia_size != old && (area_is_held(area) || area->address))
-			return -EBUSY;
-		if (change->ia_size > old) {
+		error = change->ia_size == old ? 0 : may_resize(area, old, change->ia_size);
+		if (!error && change->ia_size > old)
 			error = grow(area, old, change->ia_size);
-			if (error)
-				return error;
-		}
+		if (error)
+			return error;
 	}
 	error = shmem_iops->setattr(idmap, dentry, change);
 	if (error)
@@ -198,8 +215,14 @@ static int area_setattr(struct mbuff_idmap *idmap, struct dentry *dentry, struct
 	by = area->changed_by;
 	if (change->ia_valid & ATTR_FILE)
 		by = weak_of(change->ia_file);
-	if (change->ia_valid & ATTR_SIZE)
+	if (change->ia_valid & ATTR_SIZE) {
+		if (!change->ia_size && area->contiguous) {
+			/* shmem truncates only what it has allocated itself. */
+			shmem_truncate_range(inode, 0, -1);
+			contiguous_release(area);
+		}
 		uncharge_to(area, change->ia_size);
+	}
 	/* Nobody knows it before it has a name. */
 	if (READ_ONCE(area->name))
 		events_tell(area,
@@ -229,7 +252,8 @@ static ssize_t write_some(struct kiocb *iocb, struct iov_iter *from, bool *grew)
 	end = iocb->ki_pos + iov_iter_count(from);
 	if (end > size) {
 		room = size;
-		if (!area_is_held(area) && !area->address && !area_memory_left(end - size)) {
+		if (!area_is_held(area) && !area->address && area->kind == MBUFF_KIND_PAGES &&
+		    !area_memory_left(end - size)) {
 			if (PAGE_ALIGN(end) > area->charged)
 				charge(area, PAGE_ALIGN(end) - area->charged, true);
 			room = area->charged;
@@ -396,6 +420,11 @@ int areas_init(void)
 	return 0;
 }
 
+const struct file_operations *area_operations(void)
+{
+	return &area_fops;
+}
+
 /* Without a name yet, and without memory. */
 struct mbuff_area *area_new(umode_t mode)
 {
@@ -461,6 +490,8 @@ static void area_free(struct kref *references)
 	i_size_write(inode, 0);
 	shmem_truncate_range(inode, 0, -1);
 	mapping_clear_unevictable(inode->i_mapping);
+	contiguous_release(area);
+	reserved_release(area);
 	uncharge_to(area, 0);
 	inode_unlock(inode);
 	fput(area->file);
@@ -517,8 +548,45 @@ int area_permission(struct mbuff_area *area, int mask)
 	return inode_permission(mbuff_no_idmap, file_inode(area->file), mask);
 }
 
-/* As in a directory with the sticky bit: /dev/mbuff is shared, areas have owners. */
-bool area_may_remove(struct mbuff_area *area)
+bool area_is_callers(struct mbuff_area *area)
 {
 	return inode_owner_or_capable(mbuff_no_idmap, file_inode(area->file));
+}
+
+/*
+ * As in a directory with the sticky bit: /dev/mbuff is shared, areas have owners. A reserved one
+ * could not be made again.
+ */
+bool area_may_remove(struct mbuff_area *area)
+{
+	return area->kind != MBUFF_KIND_RESERVED && area_is_callers(area);
+}
+
+/* EBUSY: it has memory already. */
+int area_set_kind(struct mbuff_area *area, unsigned int kind, u64 by)
+{
+	struct inode *inode = file_inode(area->file);
+	int error = 0;
+
+	inode_lock(inode);
+	if (kind != area->kind) {
+		if (i_size_read(inode) || area_is_held(area))
+			error = -EBUSY;
+		else
+			WRITE_ONCE(area->kind, kind);
+	}
+	inode_unlock(inode);
+	if (!error && READ_ONCE(area->name))
+		events_tell(area, MBUFF_EVENT_CHANGED, by);
+	return error;
+}
+
+/* For /dev/udmabuf, which wants memory that stays; it shrinks never again. */
+void area_seal(struct mbuff_area *area)
+{
+	struct inode *inode = file_inode(area->file);
+
+	inode_lock(inode);
+	SHMEM_I(inode)->seals |= F_SEAL_SHRINK;
+	inode_unlock(inode);
 }

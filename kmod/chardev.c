@@ -87,6 +87,8 @@ static struct mbuff_area *make_area(const struct mbuff_create *create)
 	if (IS_ERR(area))
 		return area;
 	area->kept = true;
+	if (create->flags & MBUFF_CREATE_CONTIGUOUS)
+		area->kind = MBUFF_KIND_CONTIGUOUS;
 	error = give(area, create->uid, create->gid);
 	if (!error && create->mode & 07000) {
 		/* After the owner, which takes these bits away. */
@@ -116,8 +118,8 @@ static long create(struct mbuff_session *session, void __user *argument)
 
 	if (copy_from_user(&create, argument, sizeof(create)))
 		return -EFAULT;
-	if (create.flags & ~MBUFF_CREATE_EXCL || create.mode & ~07777 || create.reserved ||
-	    create.id)
+	if (create.flags & ~(MBUFF_CREATE_EXCL | MBUFF_CREATE_CONTIGUOUS) || create.mode & ~07777 ||
+	    create.reserved || create.id)
 		return -EINVAL;
 	if (create.size > S64_MAX)
 		return -EFBIG;
@@ -165,7 +167,8 @@ static long open_area(struct mbuff_session *session, void __user *argument)
 	if (copy_from_user(&request, argument, sizeof(request)))
 		return -EFAULT;
 	if (request.flags & ~(O_ACCMODE | O_CLOEXEC | O_APPEND) ||
-	    (request.flags & O_ACCMODE) == O_ACCMODE || request.how & ~MBUFF_OPEN_WEAK)
+	    (request.flags & O_ACCMODE) == O_ACCMODE ||
+	    request.how & ~(MBUFF_OPEN_WEAK | MBUFF_OPEN_SEALED))
 		return -EINVAL;
 	if (request.how & MBUFF_OPEN_WEAK && !capable(CAP_SYS_ADMIN))
 		return -EPERM;
@@ -176,6 +179,8 @@ static long open_area(struct mbuff_session *session, void __user *argument)
 	       (request.flags & O_ACCMODE) == O_WRONLY ? MAY_WRITE :
 							 MAY_READ | MAY_WRITE;
 	fd = area_permission(area, mask);
+	if (!fd && request.how & MBUFF_OPEN_SEALED)
+		fd = area_permission(area, MAY_WRITE);
 	if (fd)
 		goto area;
 	fd = get_unused_fd_flags(request.flags & O_CLOEXEC);
@@ -188,6 +193,8 @@ static long open_area(struct mbuff_session *session, void __user *argument)
 		fd = PTR_ERR(file);
 		goto area;
 	}
+	if (request.how & MBUFF_OPEN_SEALED)
+		area_seal(area);
 	fd_install(fd, file);
 area:
 	area_put(area);
@@ -255,7 +262,7 @@ static long change(struct mbuff_session *session, void __user *argument)
 	if (IS_ERR(area))
 		return PTR_ERR(area);
 	error = change.ia_valid	      ? area_change(area, &change, session->number) :
-		area_may_remove(area) ? 0 :
+		area_is_callers(area) ? 0 :
 					-EPERM;
 	area_put(area);
 	return error;
@@ -346,6 +353,25 @@ static long forget(struct mbuff_session *session, void __user *argument)
 	return 0;
 }
 
+static long set_kind(struct mbuff_session *session, void __user *argument)
+{
+	struct mbuff_kind request;
+	struct mbuff_area *area;
+	long error = -EPERM;
+
+	if (copy_from_user(&request, argument, sizeof(request)))
+		return -EFAULT;
+	if (request.reserved || request.kind > MBUFF_KIND_CONTIGUOUS)
+		return -EINVAL;
+	area = area_which(&request.which);
+	if (IS_ERR(area))
+		return PTR_ERR(area);
+	if (area_is_callers(area))
+		error = area_set_kind(area, request.kind, session->number);
+	area_put(area);
+	return error;
+}
+
 static long notify(void __user *argument)
 {
 	struct mbuff_which which;
@@ -395,6 +421,8 @@ static long new_ioctl(struct mbuff_session *session, unsigned int command, void 
 		return notify(argument);
 	case MBUFF_IOC_FORGET:
 		return forget(session, argument);
+	case MBUFF_IOC_KIND:
+		return set_kind(session, argument);
 	}
 	return -ENOTTY;
 }

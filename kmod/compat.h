@@ -42,6 +42,33 @@
 #define mbuff_mmap_file vfs_mmap
 #endif
 
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+#define mbuff_vm_flags_set(vma, flags) ((vma)->vm_flags |= (flags))
+#else
+#define mbuff_vm_flags_set vm_flags_set
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+#define mbuff_splice_read generic_file_splice_read
+#else
+#define mbuff_splice_read copy_splice_read
+#endif
+
+/* The page allocator's largest block, which MAX_ORDER was first above, then itself. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+#define MBUFF_ORDER_MAX (MAX_ORDER - 1)
+#elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+#define MBUFF_ORDER_MAX MAX_ORDER
+#else
+#define MBUFF_ORDER_MAX MAX_PAGE_ORDER
+#endif
+
+#ifdef PHYS_MASK
+#define MBUFF_PHYSICAL_MAX min_t(u64, iomem_resource.end, PHYS_MASK)
+#else
+#define MBUFF_PHYSICAL_MAX iomem_resource.end
+#endif
+
 /* Files that FUSE passthrough opens are marked since 6.6; passthrough itself came with 6.9. */
 #ifndef FMODE_BACKING
 #define FMODE_BACKING ((__force fmode_t)0)

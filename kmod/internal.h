@@ -31,7 +31,9 @@
 
 struct module;
 struct pid;
+struct mbuff_contiguous;
 struct mbuff_observed;
+struct mbuff_reserved;
 
 /* A counted holder: a module, or a process that called mbuff_alloc. Registry lock. */
 struct mbuff_holder {
@@ -68,8 +70,12 @@ struct mbuff_area {
 	void *address;	     /* in the kernel, while kcount is not 0 */
 	struct page **pages; /* each with a reference, as long as there is an address */
 	unsigned long pages_count;
-	u64 charged;	/* bytes of the limit: its size, in whole pages */
-	u64 changed_by; /* the session whose change of attributes is under way */
+	unsigned int kind; /* MBUFF_KIND_*; of contiguous or reserved memory there is more: */
+	struct mbuff_contiguous *contiguous; /* NULL as long as it has no memory */
+	struct mbuff_reserved *reserved;
+	phys_addr_t physical; /* where it begins; also read without the lock */
+	u64 charged;	      /* bytes of the limit: its size, in whole pages */
+	u64 changed_by;	      /* the session whose change of attributes is under way */
 
 	/* Notifications; events.c. */
 	atomic64_t notified;
@@ -81,6 +87,7 @@ struct mbuff_area {
 /* What mbuff_alloc asks for. */
 struct mbuff_wish {
 	struct module *module; /* the holder; NULL: the calling process, whose rights count */
+	unsigned int kind;     /* of a new area; MBUFF_KIND_PAGES finds one of any kind */
 	u64 size;	       /* bytes; an area that exists has as many or more */
 	bool whole_pages;      /* a new one gets its size rounded up */
 	umode_t mode;	       /* of a new area, as is the group */
@@ -99,6 +106,7 @@ struct mbuff_session {
 /* area.c: one area's memory. */
 extern unsigned long long max_bytes;
 int areas_init(void);
+const struct file_operations *area_operations(void);
 struct mbuff_area *area_new(umode_t mode);
 void area_get(struct mbuff_area *area);
 void area_put(struct mbuff_area *area);
@@ -107,7 +115,10 @@ struct mbuff_area *area_of(const struct file *file);
 int area_resize(struct mbuff_area *area, u64 size, u64 by);
 int area_change(struct mbuff_area *area, struct iattr *change, u64 by);
 int area_permission(struct mbuff_area *area, int mask);
+bool area_is_callers(struct mbuff_area *area);
 bool area_may_remove(struct mbuff_area *area);
+int area_set_kind(struct mbuff_area *area, unsigned int kind, u64 by);
+void area_seal(struct mbuff_area *area);
 int area_map(struct mbuff_area *area);
 void area_unmap(struct mbuff_area *area);
 u64 area_size(const struct mbuff_area *area);
@@ -120,6 +131,17 @@ static inline bool area_is_held(const struct mbuff_area *area)
 {
 	return READ_ONCE(area->count) || READ_ONCE(area->kcount);
 }
+
+/* contiguous.c, reserved.c: memory with an address in the machine. */
+int contiguous_init(void);
+void contiguous_exit(void);
+int contiguous_fill(struct mbuff_area *area, u64 size);
+void contiguous_release(struct mbuff_area *area);
+bool contiguous_scrubs(void);
+int reserved_init(const struct file_operations *area_fops);
+void reserved_exit(void);
+void reserved_release(struct mbuff_area *area);
+void *reserved_memory(const struct mbuff_area *area);
 
 /* registry.c: names. Functions that end in _locked want the registry lock. */
 extern struct mutex registry_lock;

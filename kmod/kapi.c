@@ -17,10 +17,11 @@ module_param(gid, uint, 0644);
 MODULE_PARM_DESC(gid, "Group of areas that kernel modules make");
 
 static struct mbuff_area *alloc(struct module *owner, const char *name, size_t size,
-				bool whole_pages, umode_t bits)
+				bool whole_pages, umode_t bits, unsigned int kind)
 {
 	struct mbuff_wish wish = {
 		.module = owner,
+		.kind = kind,
 		.size = size,
 		.whole_pages = whole_pages,
 		.mode = bits & 0777,
@@ -39,15 +40,23 @@ static struct mbuff_area *alloc(struct module *owner, const char *name, size_t s
 
 struct mbuff_area *mbuff_get_for(struct module *owner, const char *name)
 {
-	return alloc(owner, name, 0, false, 0);
+	return alloc(owner, name, 0, false, 0, MBUFF_KIND_PAGES);
 }
 EXPORT_SYMBOL_GPL(mbuff_get_for);
 
 struct mbuff_area *mbuff_make_for(struct module *owner, const char *name, size_t size, umode_t bits)
 {
-	return size ? alloc(owner, name, size, false, bits) : ERR_PTR(-EINVAL);
+	return size ? alloc(owner, name, size, false, bits, MBUFF_KIND_PAGES) : ERR_PTR(-EINVAL);
 }
 EXPORT_SYMBOL_GPL(mbuff_make_for);
+
+struct mbuff_area *mbuff_make_contiguous_for(struct module *owner, const char *name, size_t size,
+					     umode_t bits)
+{
+	return size ? alloc(owner, name, size, false, bits, MBUFF_KIND_CONTIGUOUS) :
+		      ERR_PTR(-EINVAL);
+}
+EXPORT_SYMBOL_GPL(mbuff_make_contiguous_for);
 
 void mbuff_put_for(struct module *owner, struct mbuff_area *area)
 {
@@ -74,6 +83,12 @@ size_t mbuff_area_size(const struct mbuff_area *area)
 }
 EXPORT_SYMBOL_GPL(mbuff_area_size);
 
+phys_addr_t mbuff_physical(const struct mbuff_area *area)
+{
+	return READ_ONCE(area->physical);
+}
+EXPORT_SYMBOL_GPL(mbuff_physical);
+
 void mbuff_notify(struct mbuff_area *area)
 {
 	atomic64_inc(&area->notified);
@@ -88,7 +103,7 @@ void *mbuff_alloc_for(struct module *owner, const char *name, size_t size)
 
 	if (!size || size > SIZE_MAX - PAGE_SIZE)
 		return NULL;
-	area = alloc(owner, name, size, true, READ_ONCE(mode));
+	area = alloc(owner, name, size, true, READ_ONCE(mode), MBUFF_KIND_PAGES);
 	return IS_ERR(area) ? NULL : area->address;
 }
 EXPORT_SYMBOL_GPL(mbuff_alloc_for);

@@ -15,29 +15,41 @@ static int __init mbuff_init(void)
 	error = areas_init();
 	if (error)
 		return error;
-	error = observe_init();
+	error = contiguous_init();
 	if (error)
 		return error;
+	error = observe_init();
+	if (error)
+		goto contiguous;
 	error = kapi_init();
 	if (error)
 		goto observe;
-	error = chardev_init();
+	error = reserved_init(area_operations());
 	if (error)
 		goto kapi;
+	error = chardev_init();
+	if (error)
+		goto reserved;
 	return 0;
 
+reserved:
+	reserved_exit();
 kapi:
 	kapi_exit();
 observe:
 	observe_exit();
+contiguous:
+	contiguous_exit();
 	return error;
 }
 
 static void __exit mbuff_exit(void)
 {
 	chardev_exit();
+	reserved_exit();
 	kapi_exit();
 	observe_exit();
+	contiguous_exit();
 	/*
 	 * Who opens the inode of a freed area by an O_PATH descriptor may have read our operations
 	 * from it, and be about to find that we are leaving. There is no sleep between the two.

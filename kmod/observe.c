@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * /proc/mbuff: the version, and regions/NAME/ with a decimal number in each file, as programs that
- * watched the old module know it. Of a name '/' shows as '!', '!' and '\' as \x21 and \x5c.
+ * watched the old module know it; and its kind, and where it lies. Of a name '/' shows as '!', '!'
+ * and '\' as \x21 and \x5c.
  *
  * Removing an entry waits for its readers, and any user can keep a reader waiting, by memory that a
  * file system of his own provides. So a worker of its own removes them, and nobody else waits for
@@ -106,12 +107,44 @@ static int show_open_mode(struct seq_file *file, void *unused)
 	return show(file, open_mode_of);
 }
 
+/* For who may see addresses; 0 for others, as in /proc/PID/pagemap. */
+static int show_physical(struct seq_file *file, void *unused)
+{
+	struct mbuff_observed *observed = file->private;
+	bool may = file_ns_capable(file->file, &init_user_ns, CAP_SYS_ADMIN);
+	int error = -ENOENT;
+
+	spin_lock(&area_lock);
+	if (observed->area) {
+		seq_printf(file, "0x%llx\n", may ? (u64)READ_ONCE(observed->area->physical) : 0);
+		error = 0;
+	}
+	spin_unlock(&area_lock);
+	return error;
+}
+
+static int show_kind(struct seq_file *file, void *unused)
+{
+	static const char *const names[] = { "pages", "contiguous", "reserved" };
+	struct mbuff_observed *observed = file->private;
+	int error = -ENOENT;
+
+	spin_lock(&area_lock);
+	if (observed->area) {
+		seq_printf(file, "%s\n", names[READ_ONCE(observed->area->kind)]);
+		error = 0;
+	}
+	spin_unlock(&area_lock);
+	return error;
+}
+
 static const struct {
 	const char *name;
 	int (*show)(struct seq_file *file, void *unused);
 } files[] = {
-	{ "size", show_size },	       { "count", show_count },		{ "kcount", show_kcount },
-	{ "open_cnt", show_open_cnt }, { "open_mode", show_open_mode },
+	{ "kind", show_kind },		 { "phys", show_physical }, { "size", show_size },
+	{ "count", show_count },	 { "kcount", show_kcount }, { "open_cnt", show_open_cnt },
+	{ "open_mode", show_open_mode },
 };
 
 static bool escape(char *to, const char *name)

@@ -31,6 +31,12 @@ static s64 nanoseconds(struct timespec64 time)
 	return timespec64_to_ns(&time);
 }
 
+/* As of /proc/PID/pagemap: who knows where memory lies can do harm. */
+static bool may_see_addresses(void)
+{
+	return has_capability_noaudit(current, CAP_SYS_ADMIN);
+}
+
 static void fill_attributes(struct mbuff_attributes *to, struct mbuff_area *area)
 {
 	struct inode *inode = file_inode(area->file);
@@ -38,7 +44,10 @@ static void fill_attributes(struct mbuff_attributes *to, struct mbuff_area *area
 	*to = (struct mbuff_attributes){
 		.id = area->id,
 		.size = i_size_read(inode),
-		.allocated = (u64)inode->i_blocks << 9,
+		/* Only shmem's own pages are counted by shmem. */
+		.allocated = READ_ONCE(area->kind) == MBUFF_KIND_PAGES ?
+				     (u64)inode->i_blocks << 9 :
+				     PAGE_ALIGN(i_size_read(inode)),
 		.notified = atomic64_read(&area->notified),
 		.mode = inode->i_mode,
 		.uid = from_kuid_munged(current_user_ns(), inode->i_uid),
@@ -48,6 +57,8 @@ static void fill_attributes(struct mbuff_attributes *to, struct mbuff_area *area
 		.count = READ_ONCE(area->count),
 		.kcount = READ_ONCE(area->kcount),
 		.open_cnt = atomic_read(&area->open_cnt),
+		.kind = READ_ONCE(area->kind),
+		.physical = may_see_addresses() ? READ_ONCE(area->physical) : 0,
 		.atime_ns = nanoseconds(mbuff_atime(inode)),
 		.mtime_ns = nanoseconds(mbuff_mtime(inode)),
 		.ctime_ns = nanoseconds(mbuff_ctime(inode)),

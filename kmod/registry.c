@@ -419,6 +419,8 @@ static int rename_tree(const char *from, size_t from_len, const char *to, size_t
 	for (area = first; area && is_below(area, from, from_len); area = behind(area)) {
 		if (area_is_held(area))
 			return -EBUSY;
+		if (area->kind == MBUFF_KIND_RESERVED)
+			return -EPERM;
 		if (area->name_len - from_len + to_len > MBUFF_NAME_BYTES_MAX)
 			return -ENAMETOOLONG;
 		count++;

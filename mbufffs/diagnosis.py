@@ -138,12 +138,24 @@ def _module(machine: Machine) -> Check:
                  "modprobe mbuff, after make kmod-install")
 
 
+def _contiguous(machine: Machine) -> Check:
+    """What there can be, not what there is: that changes from moment to moment."""
+    name, needed = "contiguous memory", "for areas of kind contiguous, by the kernel module"
+    block = f"up to {area.format_size(machine.contiguous.block)} in one piece"
+    if not machine.contiguous.cma_total:
+        return Check(name, True, f"{block}; more needs CMA, which this kernel has not", needed,
+                     "a kernel with CONFIG_DMA_CMA, and cma=SIZE at boot")
+    return Check(name, True, f"{block}; more from CMA, "
+                 f"{machine.contiguous.cma_free >> 20} of {machine.contiguous.cma_total >> 20} MiB "
+                 "free", needed)
+
+
 def checks(machine: Machine) -> list[Check]:
     """Every check, in the order in which a person would put things right."""
     return [
         _device(machine), _passthrough(machine), _capability(machine), _helper(machine),
-        *_packages(machine), _module(machine), _place(machine), _memory(machine),
-        _swap_lock(machine), _other_users(machine)]
+        *_packages(machine), _module(machine), _contiguous(machine), _place(machine),
+        _memory(machine), _swap_lock(machine), _other_users(machine)]
 
 
 def mountable(found: list[Check]) -> bool:

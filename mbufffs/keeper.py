@@ -26,6 +26,7 @@ from mbufffs import mounts, store
 from mbufffs.backends.registry import DEVICE, Registry
 from mbufffs.channel import Channel, messages
 from mbufffs.errors import Unavailable, one_line
+from mbufffs.machine import contiguous
 from mbufffs.state import state_of
 
 log = logging.getLogger(__name__)
@@ -277,6 +278,7 @@ class Keeper:
             "uptime": round(time.monotonic() - self._started, 3),
             "limit": limit,
             "used": used,
+            "contiguous": None if self._registry is None else asdict(contiguous()),
             "messages": messages(counters),
             "channel": {name: counters[name] for name in (
                 "resent", "dropped", "malformed", "interrupted", "kept", "nodes", "backing")},

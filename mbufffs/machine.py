@@ -7,6 +7,7 @@ import ctypes
 import errno
 import gzip
 import importlib.metadata
+import mmap
 import os
 import re
 import shutil
@@ -16,8 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbufffs.backends.registry import Registry
+from mbufffs.privileges import has_cap_sys_admin
 
-_SYS_ADMIN = 1 << 21
+
+@dataclass(frozen=True)
+class Contiguous:
+    """How much of the memory can be had in one piece, in bytes."""
+
+    block: int  # the page allocator's largest, of which there may be none just now
+    cma_total: int  # 0: this kernel has no CMA
+    cma_free: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Machine:
     memory_total: int
     memory_available: int
     store: str  # why areas cannot be kept, "" if they can
+    contiguous: Contiguous
     module: int | str  # what opening /dev/mbuff said: an errno, or the module's version
 
     @property
@@ -125,6 +135,17 @@ def _field(path: str, name: str) -> str:
     return "0"
 
 
+def contiguous() -> Contiguous:
+    try:
+        lines = Path("/proc/buddyinfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        lines = []
+    # Behind "Node 0, zone Normal" a number of blocks for each order.
+    orders = max((len(line.split()) - 4 for line in lines), default=1)
+    return Contiguous(mmap.PAGESIZE << orders - 1, int(_field("/proc/meminfo", "CmaTotal")) << 10,
+                      int(_field("/proc/meminfo", "CmaFree")) << 10)
+
+
 def look() -> Machine:
     """This machine, seen by this process."""
     release = os.uname().release
@@ -141,10 +162,10 @@ def look() -> Machine:
     return Machine(
         release=release, passthrough_configured=_configured(release), fuse_device=_fuse_device(),
         user=os.geteuid(),
-        sys_admin=bool(int(_field("/proc/self/status", "CapEff"), 16) & _SYS_ADMIN),
+        sys_admin=has_cap_sys_admin(os.getpid()),
         user_namespace=Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"],
         fusermount=fusermount, fusermount_setuid=setuid, libfuse=_libfuse(), pyfuse3=_pyfuse3(),
         swaps=swaps, user_allow_other=allowed,
         memory_total=int(_field("/proc/meminfo", "MemTotal")) << 10,
         memory_available=int(_field("/proc/meminfo", "MemAvailable")) << 10,
-        store=_store(os.geteuid()), module=_module())
+        store=_store(os.geteuid()), contiguous=contiguous(), module=_module())

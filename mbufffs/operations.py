@@ -23,7 +23,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields
 
-from mbufffs.backends import Attributes, Backend, Caller, Change
+from mbufffs.backends import SECRETS, Attributes, Backend, Caller, Change
 from mbufffs.backends.shmem import LARGE
 from mbufffs.channel import (
     FALLOCATE_NAME,
@@ -35,11 +35,13 @@ from mbufffs.channel import (
     split_exchange,
     watch_message,
 )
+from mbufffs.privileges import has_cap_sys_admin
 from mbufffs.waiters import Waiters
 
 log = logging.getLogger(__name__)
 
 PREFIX = b"user.mbuff."
+KIND_NAME = PREFIX + b"kind"
 FOREVER = 3600.0  # seconds; all changes come through the mount, so the kernel may believe its cache
 ASKING = 1.0  # seconds within which the channel tells whether a removed area is open
 FREEING = 2.0  # seconds after a removal in which a lack of memory may still mend itself
@@ -90,6 +92,10 @@ def _is_member(context: RequestContext, group: int) -> bool:
         return group in pyfuse3.get_sup_groups(context.pid & 0x7FFFFFFF)
     except OSError:  # it has ended, or is of another pid namespace
         return False
+
+
+def _may_see(context: RequestContext) -> bool:
+    return context.uid == 0 and has_cap_sys_admin(context.pid & 0x7FFFFFFF)
 
 
 def _fill(entry: EntryAttributes, attributes: Attributes) -> EntryAttributes:
@@ -388,6 +394,8 @@ class Operations(pyfuse3.Operations):
 
     async def _cut(self, node: int) -> None:
         """O_TRUNC. An area that the kernel holds keeps its size, as a device file would."""
+        if self._backend.is_fixed(node):
+            return
         try:
             await self._resize(node, 0)
         except OSError as error:
@@ -504,10 +512,13 @@ class Operations(pyfuse3.Operations):
 
     # Extended attributes
 
-    def _facts(self, node: int) -> dict[bytes, bytes]:
+    def _facts(self, node: int, ctx: RequestContext) -> dict[bytes, bytes]:
         if not stat.S_ISREG(self._backend.attributes(node).stat.st_mode):
             return {}
         facts = self._backend.facts(node)
+        for name in SECRETS & facts.keys():
+            if int(facts[name], 16) and not _may_see(ctx):
+                facts[name] = "0x0"
         facts["passthrough"] = str(int(self._passes_through(node)))
         return {PREFIX + name.encode(): value.encode() for name, value in facts.items()}
 
@@ -519,14 +530,14 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        value = self._facts(inode).get(name)
+        value = self._facts(inode, ctx).get(name)
         if value is None:
             raise FUSEError(pyfuse3.ENOATTR)
         return value
 
     @handler
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
-        return list(self._facts(inode))
+        return list(self._facts(inode, ctx))
 
     @handler
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
@@ -536,8 +547,18 @@ class Operations(pyfuse3.Operations):
             return
         if not name.startswith(PREFIX):
             raise FUSEError(errno.EOPNOTSUPP)
+        found = self._backend.attributes(inode).stat
+        if name == KIND_NAME and stat.S_ISREG(found.st_mode):
+            if ctx.uid not in (0, found.st_uid):
+                raise FUSEError(errno.EPERM)
+            try:
+                kind = value.decode("ascii")
+            except UnicodeDecodeError:
+                raise FUSEError(errno.EINVAL) from None
+            self._backend.set_kind(inode, kind)
+            return
         # A copy that keeps attributes (cp -a) may write what is there anyway.
-        if self._facts(inode).get(name) != value:
+        if self._facts(inode, ctx).get(name) != value:
             raise FUSEError(errno.EPERM)
 
     async def _fallocate(self, node: int, offset: int, length: int, mode: int) -> None:
@@ -550,6 +571,6 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
-        if name in self._facts(inode):
+        if name in self._facts(inode, ctx):
             raise FUSEError(errno.EPERM)
         raise FUSEError(pyfuse3.ENOATTR)

@@ -83,17 +83,24 @@ struct mbuff_area *mbuff_get_for(struct module *owner, const char *name);
  */
 struct mbuff_area *mbuff_make_for(struct module *owner, const char *name, size_t size,
 				  umode_t mode);
+/* The same, of one piece of physical memory; -EINVAL also for one that exists and is none. */
+struct mbuff_area *mbuff_make_contiguous_for(struct module *owner, const char *name, size_t size,
+					     umode_t mode);
 void mbuff_put_for(struct module *owner, struct mbuff_area *area);
 
 /* The memory, page aligned; valid until the reference is put. */
 void *mbuff_address(const struct mbuff_area *area);
 size_t mbuff_area_size(const struct mbuff_area *area);
+/* Where contiguous or reserved memory begins; 0 for pages, which lie anywhere. */
+phys_addr_t mbuff_physical(const struct mbuff_area *area);
 
 /* Wakes everybody who waits for the area with poll, select or epoll; safe in any context. */
 void mbuff_notify(struct mbuff_area *area);
 
 #define mbuff_get(name) mbuff_get_for(THIS_MODULE, name)
 #define mbuff_make(name, size, mode) mbuff_make_for(THIS_MODULE, name, size, mode)
+#define mbuff_make_contiguous(name, size, mode) \
+	mbuff_make_contiguous_for(THIS_MODULE, name, size, mode)
 #define mbuff_put(area) mbuff_put_for(THIS_MODULE, area)
 
 /* The old names. NULL on failure; a NULL name means "default". */

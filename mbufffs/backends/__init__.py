@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+SECRETS = frozenset({"phys"})  # facts that would help who attacks the machine
 ROOT = 1  # the node id of the mount's root directory (FUSE_ROOT_ID)
 AREA = 1 << 62  # bit of the node ids that are a number of the kernel module's registry
 
@@ -86,7 +87,16 @@ class Backend(Protocol):
                atime_ns: int | None = None, mtime_ns: int | None = None) -> Attributes: ...
     def readlink(self, node: int) -> bytes: ...
     def facts(self, node: int) -> dict[str, str]:
-        """The area's attributes user.mbuff.*, without that prefix."""
+        """The area's attributes user.mbuff.*, without that prefix.
+
+        What is in SECRETS only the privileged are told; it is 0x0 for others.
+        """
+        ...
+    def set_kind(self, node: int, kind: str) -> None:
+        """What memory an area will get: "pages" or "contiguous". EBUSY if it has some."""
+        ...
+    def is_fixed(self, node: int) -> bool:
+        """Whether O_TRUNC leaves the area its size, because its memory could not be had again."""
         ...
     def forget(self, node: int) -> int | None:
         """The kernel knows `node` no more: a removed area can go.

@@ -33,6 +33,7 @@ from mbufffs.backends.names import Names, split
 from mbufffs.backends.notes import Notes
 from mbufffs.backends.registry import (
     IS_REMOVED,
+    KINDS,
     RENAME_EXCHANGE,
     RENAME_HOLD,
     RENAME_NOREPLACE,
@@ -427,8 +428,17 @@ class DeviceBackend:
     def facts(self, node: int) -> dict[str, str]:
         owners = [{"kind": owner.kind, "name": owner.name, "pid": owner.pid or None,
                    "count": owner.count} for owner in self._registry.owners(node & ~AREA)]
-        return {"backend": self.name, "kind": "pages", "locked": "1",
-                "owners": json.dumps(owners)}
+        found = self._registry.attributes(node & ~AREA)
+        return {"backend": self.name, "kind": KINDS[found.kind], "locked": "1",
+                "owners": json.dumps(owners), "phys": hex(found.physical)}
+
+    def set_kind(self, node: int, kind: str) -> None:
+        if kind not in KINDS[:2]:
+            raise OSError(errno.EINVAL, "the kind is pages or contiguous")
+        self._registry.set_kind(node & ~AREA, kind)
+
+    def is_fixed(self, node: int) -> bool:
+        return bool(node & AREA) and self._registry.attributes(node & ~AREA).kind > 0
 
     def notified(self, node: int) -> int | None:
         return self._registry.attributes(node & ~AREA).notified if node & AREA else None

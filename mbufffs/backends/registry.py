@@ -20,7 +20,9 @@ DEVICE = "/dev/mbuff"
 ABI = 1  # MBUFF_ABI that this file speaks
 
 CREATE_EXCL = 1
+CREATE_CONTIGUOUS = 2
 OPEN_WEAK = 1
+OPEN_SEALED = 2
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 RENAME_TREE = 4
@@ -29,6 +31,7 @@ REMOVE_HOLD = 1
 LIST_HELD = 1
 IS_KEPT = 1
 IS_REMOVED = 2
+KINDS = ("pages", "contiguous", "reserved")  # by their numbers
 
 _MAGIC = 0xBE
 _NOBODY = 0xFFFFFFFF  # the caller's own uid or gid
@@ -46,11 +49,12 @@ _CHANGE = struct.Struct("=QQIIIIIIqq")
 _RENAME = struct.Struct("=QQIIII")
 _REMOVE = struct.Struct("=QQIIII")
 _STAT_HEAD = struct.Struct("=QQIIQII")
-_ATTRIBUTES = struct.Struct("=QQQQIIIIIIIIqqq")
+_ATTRIBUTES = struct.Struct("=QQQQIIIIIIIIQqqq")
 _OWNER = struct.Struct("=IIQ64s")
 _LIST = struct.Struct("=QQII")
 _ENTRY_HEAD = struct.Struct("=II")
 _USAGE = struct.Struct("=QQQQ")
+_KIND = struct.Struct("=QQIIII")
 _EVENT = struct.Struct("=IIQQII")
 
 
@@ -72,11 +76,16 @@ _IOC_EVENTS = _number(0, 0x09, 0)
 _IOC_USAGE = _number(2, 0x0A, _USAGE.size)
 _IOC_NOTIFY = _number(1, 0x0B, _WHICH.size)
 _IOC_FORGET = _number(1, 0x0C, _WHICH.size)
+_IOC_KIND = _number(1, 0x0D, _KIND.size)
 
 
 @dataclass(frozen=True, slots=True)
 class AreaAttributes:
-    """struct mbuff_attributes: sizes in bytes, times in nanoseconds since 1970."""
+    """struct mbuff_attributes: sizes in bytes, times in nanoseconds since 1970.
+
+    `kind` is an index of KINDS; `physical` the address of contiguous or reserved memory, 0 without
+    CAP_SYS_ADMIN.
+    """
 
     id: int
     size: int
@@ -89,7 +98,8 @@ class AreaAttributes:
     count: int
     kcount: int
     open_cnt: int
-    reserved: int
+    kind: int
+    physical: int
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
@@ -174,17 +184,20 @@ class Registry:
         return Usage(*_USAGE.unpack(data))
 
     def create(self, name: bytes, *, size: int = 0, mode: int = 0o660, uid: int | None = None,
-               gid: int | None = None, exclusive: bool = False) -> int:
+               gid: int | None = None, exclusive: bool = False, contiguous: bool = False) -> int:
         """Makes an area with all its memory, or finds it; returns its number."""
         _buffer, address, length = _name(name)
+        flags = CREATE_EXCL * exclusive | CREATE_CONTIGUOUS * contiguous
         _, data = self._call(_IOC_CREATE, _CREATE.pack(
-            address, length, CREATE_EXCL * exclusive, size, mode,
+            address, length, flags, size, mode,
             _NOBODY if uid is None else uid, _NOBODY if gid is None else gid, 0, 0))
         return int(_CREATE.unpack(data)[-1])
 
-    def open_area(self, area: int, flags: int, *, weak: bool = False) -> int:
+    def open_area(self, area: int, flags: int, *, weak: bool = False,
+                  sealed: bool = False) -> int:
         """A descriptor of the area's memory; the caller closes it."""
-        return self._call(_IOC_OPEN, _OPEN.pack(area, 0, 0, 0, flags, OPEN_WEAK * weak))[0]
+        how = OPEN_WEAK * weak | OPEN_SEALED * sealed
+        return self._call(_IOC_OPEN, _OPEN.pack(area, 0, 0, 0, flags, how))[0]
 
     def resize(self, area: int, size: int) -> None:
         self._call(_IOC_RESIZE, _RESIZE.pack(area, 0, 0, 0, size))
@@ -208,6 +221,9 @@ class Registry:
 
     def forget(self, area: int) -> None:
         self._call(_IOC_FORGET, _WHICH.pack(area, 0, 0, 0))
+
+    def set_kind(self, area: int, kind: str) -> None:
+        self._call(_IOC_KIND, _KIND.pack(area, 0, 0, 0, KINDS.index(kind), 0))
 
     def notify(self, area: int) -> None:
         self._call(_IOC_NOTIFY, _WHICH.pack(area, 0, 0, 0))

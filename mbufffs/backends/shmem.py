@@ -397,6 +397,13 @@ class ShmemBackend:
         finally:
             os.close(fd)
 
+    def set_kind(self, node: int, kind: str) -> None:  # noqa: ARG002
+        if kind != "pages":
+            raise OSError(errno.EOPNOTSUPP, "only the kernel module has other kinds of memory")
+
+    def is_fixed(self, node: int) -> bool:  # noqa: ARG002
+        return False
+
     def facts(self, node: int) -> dict[str, str]:  # noqa: ARG002
         return {"backend": self.name, "kind": "pages", "locked": str(int(self.locked)),
                 "owners": "[]"}

@@ -43,9 +43,12 @@ def _mode(_context: click.Context, _parameter: click.Parameter, given: str | Non
 @click.argument("size")
 @click.option("--mode", metavar="OCTAL", callback=_mode,
               help="Permissions, whatever the umask is; without it 666 less the umask.")
+@click.option("--kind", type=click.Choice(["pages", "contiguous"]), default="pages",
+              help="contiguous: one piece of physical memory, of the kernel module.")
 @click.option("--parents", "-p", is_flag=True, help="Make missing directories of the name.")
 @mountpoints.option
-def create(name: str, size: str, mode: int | None, parents: bool, mountpoint: str) -> None:
+def create(name: str, size: str, mode: int | None, kind: str, parents: bool,
+           mountpoint: str) -> None:
     """Create the area NAME with SIZE bytes, all of them zero and in memory.
 
     SIZE is a number of bytes, or a number with K, M, G or T (powers of 1024). An area that
@@ -55,13 +58,14 @@ def create(name: str, size: str, mode: int | None, parents: bool, mountpoint: st
     Examples:
       mbufffs create frame 4M
       mbufffs create --mode 660 --parents cam0/frame 64K
+      mbufffs create --kind contiguous dma 1M
     """
     wanted = area.parse_size(size)
     root = mountpoints.live(mountpoint)
     path = os.path.join(root, mountpoints.name_of(mountpoint, root, name))
     made = _make_parents(root, path) if parents else []
     try:
-        _create(path, wanted, mode)
+        _create(path, wanted, mode, kind)
     except BaseException:
         for directory in reversed(made):
             with contextlib.suppress(OSError):
@@ -81,7 +85,7 @@ def _make_parents(root: str, path: str) -> list[str]:
     return made
 
 
-def _create(path: str, size: int, mode: int | None) -> None:
+def _create(path: str, size: int, mode: int | None, kind: str) -> None:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileNotFoundError:
@@ -91,10 +95,16 @@ def _create(path: str, size: int, mode: int | None) -> None:
     try:
         if mode is not None:
             os.fchmod(fd, mode)
+        if kind != "pages":
+            _set_kind(path, fd, kind)
         if size:
             os.ftruncate(fd, size)
     except BaseException as error:
         os.unlink(path)
+        if kind == "contiguous" and isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise OSError(
+                error.errno, f"no {area.format_size(size)} of contiguous memory are free; "
+                "mbufffs doctor tells how much there can be", path) from None
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
             raise OSError(
                 error.errno, f"{area.format_size(size)} do not fit; mbufffs info tells the limit",
@@ -102,3 +112,13 @@ def _create(path: str, size: int, mode: int | None) -> None:
         raise
     finally:
         os.close(fd)
+
+
+def _set_kind(path: str, fd: int, kind: str) -> None:
+    try:
+        os.setxattr(fd, "user.mbuff.kind", kind.encode())
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        raise OSError(error.errno, f"memory of kind {kind} is the kernel module's; this mount "
+                      "keeps areas without it", path) from None

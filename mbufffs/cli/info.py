@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from mbufffs import area, client, holders, mounts
+from mbufffs import area, client, holders, mounts, pagemap
 from mbufffs.cli import mountpoint as mountpoints
 from mbufffs.cli import names as area_names
 from mbufffs.cli import table
@@ -24,11 +24,13 @@ PREFIX = "user.mbuff."
 @click.command(short_help="Tell what an area is and who holds it, or about the mount.")
 @click.argument("name", required=False, shell_complete=area_names.complete)
 @click.option("--json", "as_json", is_flag=True, help="A JSON object with the documented keys.")
+@click.option("--extents", "with_extents", is_flag=True,
+              help="Also where in physical memory the area lies, piece by piece; as root.")
 @mountpoints.option
-def info(name: str | None, as_json: bool, mountpoint: str) -> None:
+def info(name: str | None, as_json: bool, with_extents: bool, mountpoint: str) -> None:
     """Tell what the area NAME is and which processes hold it; without NAME, about the mount.
 
-    Processes of other users are seen by root alone.
+    Processes of other users, and physical addresses, are seen by root alone.
 
     \b
     Examples:
@@ -36,13 +38,22 @@ def info(name: str | None, as_json: bool, mountpoint: str) -> None:
       mbufffs info frame
       mbufffs info frame --json | jq .passthrough
       mbufffs info --json | jq .messages
+      mbufffs info frame --extents
     """
+    if with_extents and name is None:
+        raise click.UsageError("--extents needs the NAME of an area")
     if name is None:
         _, answer = client.served(mounts.resolved(mountpoint))
         facts, rows = answer, _mount_rows(answer)
     else:
         root = mountpoints.live(mountpoint)
-        facts = _area(root, mountpoints.name_of(mountpoint, root, name))
+        known = mountpoints.name_of(mountpoint, root, name)
+        facts = _area(root, known)
+        if with_extents:
+            # Of memory without pages, which is reserved, the kernel's map of pages knows nothing.
+            found = ([pagemap.Extent(0, facts["phys"], facts["size"])] if facts["phys"]
+                     else pagemap.extents(os.path.join(root, known)))
+            facts["extents"] = [extent._asdict() for extent in found]
         rows = _area_rows(facts)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
@@ -62,6 +73,11 @@ def _flag(path: str, key: str) -> bool | None:
     return None if text is None else text == "1"
 
 
+def _physical(path: str) -> int | None:
+    """Where contiguous or reserved memory begins; None for others, and for who may not know."""
+    return int(_attribute(path, "phys") or "0", 16) or None
+
+
 def _area(root: str, name: str) -> dict[str, Any]:
     path = os.path.join(root, name)
     status = os.stat(path)
@@ -73,6 +89,7 @@ def _area(root: str, name: str) -> dict[str, Any]:
         "size": status.st_size,
         "backend": _attribute(path, "backend"),
         "kind": _attribute(path, "kind"),
+        "phys": _physical(path),
         "passthrough": _flag(path, "passthrough"),
         "locked": _flag(path, "locked"),
         "owners": json.loads(_attribute(path, "owners") or "[]"),
@@ -123,12 +140,18 @@ def _area_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (key, facts[key] if escaped else area_names.shown(facts[key])) for key in ("name", "path")]
     rows.append(("size", _size(facts["size"])))
-    rows += [(key, _said(facts[key])) for key in ("backend", "kind", "passthrough", "locked")]
+    rows += [(key, _said(facts[key])) for key in ("backend", "kind")]
+    if facts["phys"] is not None:
+        rows.append(("phys", hex(facts["phys"])))
+    rows += [(key, _said(facts[key])) for key in ("passthrough", "locked")]
     rows += [("owner", _owner(owner)) for owner in facts["owners"]]
     rows += [("mode", facts["mode"]), ("uid", user(facts["uid"])), ("gid", group(facts["gid"]))]
     rows += [
         ("open_by", f"{held['pid']} ({held['command']}): {', '.join(held['how'])}")
         for held in facts["open_by"]]
+    rows += [
+        ("extent", f"{extent['offset']:#x}: {extent['length']:#x} bytes at {extent['physical']:#x}")
+        for extent in facts.get("extents", ())]
     return rows
 
 
@@ -144,6 +167,10 @@ def _mount_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
                 (f"{key}.{message}",
                  f"{count['received']} received, {count['answered']} answered by the channel")
                 for message, count in sorted(value.items())]
+        elif key == "contiguous" and isinstance(value, dict):
+            rows.append((key, f"up to {area.format_size(value['block'])} in one piece, " + (
+                f"and {area.format_size(value['cma_free'])} of CMA" if value["cma_total"]
+                else "and no CMA for more")))
         elif key == "channel" and isinstance(value, dict):
             rows += [(f"{key}.{name}", _said(count)) for name, count in value.items()]
         elif value != "":

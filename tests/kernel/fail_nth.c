@@ -265,6 +265,43 @@ static int make(void)
 	return by_ktest("make a/failing 12288 600");
 }
 
+static int make_contiguous(void)
+{
+	return by_ktest("contiguous a/failing 12288 600");
+}
+
+// Without memory yet, and of the other kind.
+static int create_empty(void)
+{
+	struct mbuff_create request = {
+		.name = (uintptr_t) "a/failing",
+		.name_len = 9,
+		.flags = MBUFF_CREATE_EXCL | MBUFF_CREATE_CONTIGUOUS,
+		.mode = 0600,
+		.uid = ~0U,
+		.gid = ~0U,
+	};
+
+	return ioctl(device, MBUFF_IOC_CREATE, &request);
+}
+
+static int resize_to(__u64 size)
+{
+	struct mbuff_resize request = { .which = the_area(), .size = size };
+
+	return ioctl(device, MBUFF_IOC_RESIZE, &request);
+}
+
+static int fill_contiguous(void)
+{
+	return resize_to(5 * SIZE);
+}
+
+static int empty_contiguous(void)
+{
+	return resize_to(0);
+}
+
 static int get(void)
 {
 	return by_ktest("get a/failing");
@@ -328,6 +365,8 @@ static const struct operation {
 	{ "allocate-again", allocate, allocate, deallocate, deallocate },
 	{ "map", allocate, map, NULL, deallocate },
 	{ "make", NULL, make, put, NULL },
+	{ "make-contiguous", NULL, make_contiguous, put, NULL },
+	{ "contiguous", create_empty, fill_contiguous, empty_contiguous, remove_area },
 	{ "get", create, get, put, remove_area },
 	{ "alloc", NULL, alloc, free_area, NULL },
 	{ "attach", create, attach, detach, remove_area },

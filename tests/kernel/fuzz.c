@@ -146,10 +146,10 @@ static void one_ioctl(struct fuzzer *f)
 {
 	static char shared[1 << 16];
 	char name[5000], to[5000], random[256];
-	uint32_t bits = below(f, 4) ? below(f, 2) : number(f);
+	uint32_t bits = below(f, 4) ? below(f, 4) : number(f);
 	size_t at;
 
-	switch (below(f, 18)) {
+	switch (below(f, 19)) {
 	case 0:
 	case 1:
 	case 2: {
@@ -233,8 +233,15 @@ static void one_ioctl(struct fuzzer *f)
 		      any_address(f, &which));
 		break;
 	}
-	case 15:
-	case 16: {
+	case 15: {
+		struct mbuff_kind kind = { any_which(f, name), below(f, 8) ? below(f, 2) : bits,
+					   !below(f, 32) };
+
+		ioctl(f->device, MBUFF_IOC_KIND, any_address(f, &kind));
+		break;
+	}
+	case 16:
+	case 17: {
 		static const unsigned long old[] = { IOCTL_MBUFF_INFO, IOCTL_MBUFF_ALLOCATE,
 						     IOCTL_MBUFF_DEALLOCATE, IOCTL_MBUFF_SELECT };
 		struct mbuff_request_struct request = { .size = any_size(f) };

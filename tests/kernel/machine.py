@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kernel import console
+from tests.kernel import console, debug
 from tests.kernel.kernels import CACHE, REPOSITORY, Kernel, locked
 
 RUNS = CACHE / "runs"
 BOOT_SECONDS = 300  # 6 to 35 where nothing else runs; the processor is emulated, and may be shared
+RESERVED, RESERVED_BYTES = 0x30000000, 16 << 20  # memory kept from the kernel, for areas
 _MARK = "MBUFF_RUN"  # in the environment of every process of a run, so that nobody else's is ended
 
 _INSIDE = """\
@@ -115,7 +116,9 @@ def _machine(kernel: Kernel, directory: Path, memory: str,
     programs = Path(sys.executable).parent
     command = [programs / "vng", "--run", kernel.image, "--disable-kvm", "--force-9p", "--verbose",
                "--cpus", "2", "--memory", memory, f"--rwdir={directory}", "--append", "oops=panic"]
-    for option in append:
+    # Of the kernels here, only the debug kernel has CMA.
+    contiguous = ("cma=128M",) if kernel.name == debug.NAME else ()
+    for option in (f"memmap={RESERVED_BYTES >> 20}M$0x{RESERVED:x}", *contiguous, *append):
         command += ["--append", option]
     command += ["--", "sh", directory / "inside.sh"]
     environment = {**os.environ, _MARK: str(directory), "TMPDIR": str(directory),

@@ -44,7 +44,7 @@ class FakeRegistry:
     def attributes(self, area: int) -> AreaAttributes:
         if area not in self.names:
             raise _error(errno.ENOENT)
-        return AreaAttributes(area, 0, 0, 0, stat.S_IFREG | 0o600, 0, 0, 0, 0,
+        return AreaAttributes(area, 0, 0, 0, stat.S_IFREG | 0o600, 0, 0, 0, 0, 0,
                               area in self.held, 0, 0, 0, 0, 0)
 
     def areas(self, after: int = 0, *,

@@ -190,9 +190,11 @@ def test_rm_takes_names_of_any_bytes(run: Run, areas: Path) -> None:
 def test_info_of_an_area_has_every_documented_key(
     run: Run, areas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    owner = {"kind": "module", "name": "driver", "pid": None, "count": 1}
     attributes = {
         "user.mbuff.backend": b"shmem", "user.mbuff.kind": b"file", "user.mbuff.locked": b"1",
-        "user.mbuff.passthrough": b"0", "user.mbuff.owners": b'["file"]'}
+        "user.mbuff.passthrough": b"0", "user.mbuff.owners": json.dumps([owner]).encode(),
+        "user.mbuff.phys": b"0x30000000"}
     monkeypatch.setattr(os, "getxattr", lambda _path, name: attributes[name])
     with open(areas / "b", "rb"):
         told = json.loads(run("info", "b", "--json").out)
@@ -200,8 +202,8 @@ def test_info_of_an_area_has_every_documented_key(
     assert (holder["pid"], holder["how"]) == (os.getpid(), ["open"])
     assert told == {
         "name": "b", "path": f"{areas}/b", "size": 3, "backend": "shmem", "kind": "file",
-        "passthrough": False, "locked": True, "owners": ["file"], "mode": "0640",
-        "uid": os.getuid(), "gid": os.getgid()}
+        "phys": 0x30000000, "passthrough": False, "locked": True, "owners": [owner],
+        "mode": "0640", "uid": os.getuid(), "gid": os.getgid()}
 
 
 def test_info_says_who_holds_an_area(
@@ -211,7 +213,8 @@ def test_info_says_who_holds_an_area(
               {"kind": "process", "name": "daq", "pid": 17, "count": 1},
               {"kind": "process", "name": "gone\n", "pid": None, "count": 3}]
     monkeypatch.setattr(
-        os, "getxattr", lambda _path, name: json.dumps(owners if "owners" in name else "").encode())
+        os, "getxattr",
+        lambda _path, name: json.dumps(owners).encode() if "owners" in name else b"0")
     said = [line.split(None, 1)[1] for line in run("info", "b").out.splitlines()
             if line.startswith("owner ")]
     assert said == ["module driver, 2 times", "17 (daq)",

@@ -10,13 +10,14 @@ import pytest
 
 from mbufffs import machine
 from mbufffs.diagnosis import Check, checks, mountable, verdict
-from mbufffs.machine import Machine
+from mbufffs.machine import Contiguous, Machine
 
 ROOT = Machine(
     release="6.12.9-amd64", passthrough_configured=True, fuse_device=0, user=0, sys_admin=True,
     user_namespace=False, fusermount="3.14.0", fusermount_setuid=True, libfuse="3.14.0",
     pyfuse3="3.5.0", swaps=0, user_allow_other=False, memory_total=2 << 30,
-    memory_available=1 << 30, store="", module=errno.ENOENT)
+    memory_available=1 << 30, store="", contiguous=Contiguous(4 << 20, 0, 0),
+    module=errno.ENOENT)
 USER = replace(ROOT, user=1000, sys_admin=False)
 
 
@@ -91,8 +92,10 @@ def test_every_check_that_is_not_ok_says_what_to_do() -> None:
         release="5.10.0", passthrough_configured=None, fuse_device=errno.ENOENT, user=1000,
         sys_admin=False, user_namespace=False, fusermount="", fusermount_setuid=False, libfuse="",
         pyfuse3="", swaps=2, user_allow_other=False, memory_total=1 << 20, memory_available=0,
-        store="/dev/shm is missing or not writable", module=errno.EPROTO)
-    assert all(check.fix and check.ok is not True for check in checks(nothing))
+        store="/dev/shm is missing or not writable", contiguous=Contiguous(4 << 20, 0, 0),
+        module=errno.EPROTO)
+    assert all(check.fix and check.ok is not True for check in checks(nothing)
+               if check.check != "contiguous memory")  # how much it may be is no fault
 
 
 def test_this_machine_can_be_looked_at() -> None:
@@ -100,6 +103,15 @@ def test_this_machine_can_be_looked_at() -> None:
     assert here.kernel >= (3, 0)
     assert here.memory_total >= here.memory_available > 0
     assert here.swaps >= 0
+
+
+def test_how_much_there_is_in_one_piece_is_told() -> None:
+    without = found("contiguous memory", ROOT)
+    assert without.found.startswith("up to 4M in one piece; more needs CMA")
+    assert "CONFIG_DMA_CMA" in without.fix
+    with_cma = replace(ROOT, contiguous=Contiguous(4 << 20, 128 << 20, 100 << 20))
+    assert "100 of 128 MiB free" in found("contiguous memory", with_cma).found
+    assert machine.contiguous().block >= 1 << 20
 
 
 @pytest.mark.parametrize(("module", "ok", "found"), [

@@ -49,6 +49,7 @@ struct mbuff_create {
 
 /* Without this flag an area that exists is found: size, mode and owner stay as they are. */
 #define MBUFF_CREATE_EXCL 0x1
+#define MBUFF_CREATE_CONTIGUOUS 0x2 /* a new one is of MBUFF_KIND_CONTIGUOUS */
 
 /* Returns a descriptor of the area's memory: a regular file, to read, write and map. */
 struct mbuff_open {
@@ -62,6 +63,8 @@ struct mbuff_open {
  * lives by its users alone can go. It needs CAP_SYS_ADMIN, as it hides a user.
  */
 #define MBUFF_OPEN_WEAK 0x1
+/* The area never shrinks again: so /dev/udmabuf takes the descriptor. Needs the right to write. */
+#define MBUFF_OPEN_SEALED 0x2
 
 /*
  * Sets the size; every page is there when it returns. EBUSY if another size is asked for while the
@@ -146,10 +149,25 @@ struct mbuff_attributes {
 	__u32 count;	/* uncleared mbuff_alloc of programs */
 	__u32 kcount;	/* those of kernel modules */
 	__u32 open_cnt; /* open files and mappings, but not the weak ones */
-	__u32 reserved;
+	__u32 kind;	/* MBUFF_KIND_* */
+	__u64 physical; /* where it begins; 0 for pages, and without CAP_SYS_ADMIN */
 	__s64 atime_ns;
 	__s64 mtime_ns;
 	__s64 ctime_ns;
+};
+
+#define MBUFF_KIND_PAGES 0
+#define MBUFF_KIND_CONTIGUOUS 1 /* one piece of physical memory; its size is from or to 0 */
+#define MBUFF_KIND_RESERVED 2	/* a range reserved at boot, which lives as long as the module */
+
+/*
+ * Sets what memory an area will get, PAGES or CONTIGUOUS. EBUSY if it has memory already, or is
+ * held; EPERM for who is not its owner.
+ */
+struct mbuff_kind {
+	struct mbuff_which which;
+	__u32 kind; /* MBUFF_KIND_* */
+	__u32 reserved;
 };
 
 #define MBUFF_IS_KEPT 0x1    /* it stays without any user, until it is removed */
@@ -214,7 +232,7 @@ struct mbuff_event {
 #define MBUFF_EVENT_REMOVED 2
 #define MBUFF_EVENT_RENAMED 3
 #define MBUFF_EVENT_RESIZED 4
-#define MBUFF_EVENT_CHANGED 5 /* mode, owner or times */
+#define MBUFF_EVENT_CHANGED 5 /* mode, owner, times or kind */
 #define MBUFF_EVENT_NOTIFIED 6
 #define MBUFF_EVENT_LOST 7
 
@@ -233,5 +251,6 @@ struct mbuff_event {
 #define MBUFF_IOC_USAGE _IOR(MBUFF_MAGIC, 0x0a, struct mbuff_usage)
 #define MBUFF_IOC_NOTIFY _IOW(MBUFF_MAGIC, 0x0b, struct mbuff_which)
 #define MBUFF_IOC_FORGET _IOW(MBUFF_MAGIC, 0x0c, struct mbuff_which)
+#define MBUFF_IOC_KIND _IOW(MBUFF_MAGIC, 0x0d, struct mbuff_kind)
 
 #endif

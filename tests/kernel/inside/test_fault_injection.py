@@ -22,8 +22,8 @@ REPOSITORY = HERE.parents[1]
 INJECTED = Path("/sys/kernel/debug")
 OPERATIONS = ["open-device", "create", "open", "resize", "write", "fallocate", "ftruncate",
               "change", "rename", "rename-tree", "stat", "list", "remove", "remove-hold", "notify",
-              "events", "read-events", "allocate", "allocate-again", "map", "make", "get", "alloc",
-              "attach"]
+              "events", "read-events", "allocate", "allocate-again", "map", "make",
+              "make-contiguous", "contiguous", "get", "alloc", "attach"]
 
 
 def code_of_the_module() -> tuple[int, int]:

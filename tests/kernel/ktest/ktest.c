@@ -4,10 +4,11 @@
  * words parted by one space. Whoever writes gets the error; `result` is what the last one gave.
  *
  *	make NAME SIZE MODE | get NAME		a reference; the result is its number
+ *	contiguous NAME SIZE MODE		make, of contiguous memory
  *	put NUMBER
  *	alloc NAME SIZE | attach NAME SIZE	the old functions; ENOMEM for their NULL
  *	free NAME | detach NAME
- *	size NUMBER | address NUMBER		of a reference
+ *	size NUMBER | address NUMBER | physical NUMBER		of a reference
  *	peek NUMBER OFFSET			the byte at the kernel's address
  *	poke NUMBER OFFSET BYTE
  *	notify NUMBER thread|hard|soft		from this thread, a hard or a soft interrupt
@@ -95,7 +96,10 @@ static int make_or_get(char **words, int count)
 		error = kstrtoul(words[3], 8, &mode);
 	if (error < 0)
 		return error;
-	area = count == 4 ? mbuff_make(words[1], size, mode) : mbuff_get(words[1]);
+	if (words[0][0] == 'c')
+		area = mbuff_make_contiguous(words[1], size, mode);
+	else
+		area = count == 4 ? mbuff_make(words[1], size, mode) : mbuff_get(words[1]);
 	return IS_ERR(area) ? PTR_ERR(area) : keep(area, NULL, NULL);
 }
 
@@ -151,6 +155,8 @@ static int size_or_address(char **words, int count)
 		return error ? error : -EBADF;
 	if (words[0][0] == 's')
 		sprintf(result, "%zu\n", mbuff_area_size(place->area));
+	else if (words[0][0] == 'p')
+		sprintf(result, "%llu\n", (u64)mbuff_physical(place->area));
 	else
 		sprintf(result, "%lu\n", (unsigned long)mbuff_address(place->area));
 	return 0;
@@ -223,6 +229,7 @@ static const struct {
 	int (*run)(char **words, int count);
 } commands[] = {
 	{ "make", 4, make_or_get },
+	{ "contiguous", 4, make_or_get },
 	{ "get", 2, make_or_get },
 	{ "put", 2, put },
 	{ "alloc", 3, alloc },
@@ -231,6 +238,7 @@ static const struct {
 	{ "detach", 2, free_by_name },
 	{ "size", 2, size_or_address },
 	{ "address", 2, size_or_address },
+	{ "physical", 2, size_or_address },
 	{ "peek", 3, peek_or_poke },
 	{ "poke", 4, peek_or_poke },
 	{ "notify", 3, notify },

@@ -54,11 +54,13 @@ class Held(NamedTuple):
             assert self.ktest.run("peek", self.number, at) == value ^ 255
 
 
-@pytest.fixture(params=["path", "ioctl"])
+@pytest.fixture(params=[("path", "make"), ("ioctl", "make"), ("path", "contiguous"),
+                        ("ioctl", "contiguous")], ids=" ".join)
 def held(request: pytest.FixtureRequest, mounted: Mounted, registry: Registry,
          ktest: Ktest) -> Iterator[Held]:
-    number = ktest.run("make", "held", PAGES * PAGE, 660)
-    if request.param == "path":
+    way, kind = request.param
+    number = ktest.run(kind, "held", PAGES * PAGE, 660)
+    if way == "path":
         wait_for((mounted.path / "held").exists, "the area is there")
         fd = os.open(mounted.path / "held", os.O_RDWR)
     else:
