@@ -86,7 +86,7 @@ static struct mbuff_area *make_area(const struct mbuff_create *create)
 
 	if (IS_ERR(area))
 		return area;
-	area->kept = true;
+	area->kept = !(create->flags & MBUFF_CREATE_TRANSIENT);
 	if (create->flags & MBUFF_CREATE_CONTIGUOUS)
 		area->kind = MBUFF_KIND_CONTIGUOUS;
 	error = give(area, create->uid, create->gid);
@@ -118,8 +118,9 @@ static long create(struct mbuff_session *session, void __user *argument)
 
 	if (copy_from_user(&create, argument, sizeof(create)))
 		return -EFAULT;
-	if (create.flags & ~(MBUFF_CREATE_EXCL | MBUFF_CREATE_CONTIGUOUS) || create.mode & ~07777 ||
-	    create.reserved || create.id)
+	if (create.flags &
+		    ~(MBUFF_CREATE_EXCL | MBUFF_CREATE_CONTIGUOUS | MBUFF_CREATE_TRANSIENT) ||
+	    create.mode & ~07777 || create.reserved || create.id)
 		return -EINVAL;
 	if (create.size > S64_MAX)
 		return -EFBIG;

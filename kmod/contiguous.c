@@ -4,19 +4,19 @@
  * CMA, where the kernel has it, by the DMA API and a device of our own.
  *
  * The pages are put into the page cache of the area's shmem inode before anybody can ask for them.
- * So read, write, mapping, pinning and passthrough are shmem's, as for any area; and each page has
- * a reference of ours, so that it is never moved.
+ * So read, write, mapping, pinning and passthrough are shmem's, as for any area. They are in no
+ * list of pages that could be reclaimed or moved, because CMA takes back only what is nowhere else,
+ * and each has a reference of ours.
  */
-#include <linux/cpu.h>
 #include <linux/dma-mapping.h>
 #include <linux/gfp.h>
 #include <linux/highmem.h>
 #include <linux/pagemap.h>
-#include <linux/pagevec.h>
 #include <linux/platform_device.h>
 #include <linux/sched/signal.h>
 #include <linux/shmem_fs.h>
 #include <linux/slab.h>
+#include <linux/vmstat.h>
 #include <linux/workqueue.h>
 
 #include "internal.h"
@@ -46,14 +46,14 @@ bool contiguous_scrubs(void)
 /* Above the largest block there is only CMA: the DMA API says NULL where there is none. */
 static int take(struct mbuff_contiguous *memory)
 {
+	/* What is not there at once is not made by moving half of the memory. */
+	const gfp_t at_once = GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NORETRY | __GFP_NOWARN;
 	size_t bytes = memory->count << PAGE_SHIFT;
 	unsigned int order = get_order(bytes);
 	unsigned long at;
 
 	if (order <= MBUFF_ORDER_MAX) {
-		/* What is not there at once is not made by moving half of the memory. */
-		memory->first =
-			alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_NORETRY | __GFP_NOWARN, order);
+		memory->first = alloc_pages(at_once, order);
 		if (!memory->first)
 			return -ENOMEM;
 		split_page(memory->first, order);
@@ -65,18 +65,6 @@ static int take(struct mbuff_contiguous *memory)
 	memory->first = dma_alloc_pages(&device->dev, bytes, &memory->dma, DMA_BIDIRECTIONAL,
 					GFP_KERNEL | __GFP_NOWARN);
 	return memory->first ? 0 : -ENOMEM;
-}
-
-/* Pages that were just used stay referenced in a list of each processor for a while. */
-static long drain(void *page)
-{
-	struct folio_batch batch;
-
-	folio_batch_init(&batch);
-	folio_get(page_folio((struct page *)page));
-	folio_batch_add(&batch, page_folio((struct page *)page));
-	folio_batch_release(&batch);
-	return 0;
 }
 
 static bool is_ours_alone(struct mbuff_contiguous *memory)
@@ -128,7 +116,6 @@ static void give_back_later(struct work_struct *work)
 void contiguous_release(struct mbuff_area *area)
 {
 	struct mbuff_contiguous *memory = area->contiguous;
-	int cpu;
 
 	if (!memory)
 		return;
@@ -138,10 +125,36 @@ void contiguous_release(struct mbuff_area *area)
 		give_back(memory);
 		return;
 	}
-	for_each_online_cpu(cpu) work_on_cpu(cpu, drain, memory->first);
 	INIT_DELAYED_WORK(&memory->later, give_back_later);
 	__module_get(THIS_MODULE);
-	queue_delayed_work(queue, &memory->later, is_ours_alone(memory) ? 0 : RETRY_TIME);
+	queue_delayed_work(queue, &memory->later, RETRY_TIME);
+}
+
+/* As filemap_add_folio(), but that charges the page, and makes it one of those to be reclaimed. */
+static int insert(struct address_space *mapping, struct page *page, pgoff_t index)
+{
+	struct folio *folio = page_folio(page);
+	int error;
+
+	folio_get(folio);
+	folio->mapping = mapping;
+	folio->index = index;
+	folio_mark_uptodate(folio);
+	/* A clean page would be dropped as one that was never written. */
+	folio_set_dirty(folio);
+	xa_lock_irq(&mapping->i_pages);
+	error = xa_err(__xa_store(&mapping->i_pages, index, folio, GFP_KERNEL_ACCOUNT));
+	if (!error) {
+		mapping->nrpages++;
+		__lruvec_stat_mod_folio(folio, NR_FILE_PAGES, 1);
+	}
+	xa_unlock_irq(&mapping->i_pages);
+	if (error) {
+		folio->mapping = NULL;
+		folio_clear_dirty(folio);
+		folio_put(folio);
+	}
+	return error;
 }
 
 /*
@@ -169,17 +182,11 @@ int contiguous_fill(struct mbuff_area *area, u64 size)
 	area->contiguous = memory;
 	WRITE_ONCE(area->physical, page_to_phys(memory->first));
 	for (at = 0; at < memory->count; at++) {
-		struct folio *folio = page_folio(memory->first + at);
-
 		if (memory->by_dma)
 			clear_highpage(memory->first + at);
-		error = filemap_add_folio(mapping, folio, at, mapping_gfp_mask(mapping));
+		error = insert(mapping, memory->first + at, at);
 		if (error)
 			return error;
-		folio_mark_uptodate(folio);
-		/* A clean page would be dropped as one that was never written. */
-		folio_mark_dirty(folio);
-		folio_unlock(folio);
 		if (at % PAGES_PER_CHECK)
 			continue;
 		if (fatal_signal_pending(current))

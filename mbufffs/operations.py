@@ -295,6 +295,10 @@ class Operations(pyfuse3.Operations):
             return
         try:
             await trio.to_thread.run_sync(os.ftruncate, fd, 0)
+        except OSError as error:
+            # A dma-buf has its pages: they go with it.
+            if error.errno != errno.EBUSY:
+                raise
         finally:
             os.close(fd)
 

@@ -146,7 +146,7 @@ static void one_ioctl(struct fuzzer *f)
 {
 	static char shared[1 << 16];
 	char name[5000], to[5000], random[256];
-	uint32_t bits = below(f, 4) ? below(f, 4) : number(f);
+	uint32_t bits = below(f, 4) ? below(f, 8) : number(f);
 	size_t at;
 
 	switch (below(f, 19)) {

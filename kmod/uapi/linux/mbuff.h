@@ -50,6 +50,7 @@ struct mbuff_create {
 /* Without this flag an area that exists is found: size, mode and owner stay as they are. */
 #define MBUFF_CREATE_EXCL 0x1
 #define MBUFF_CREATE_CONTIGUOUS 0x2 /* a new one is of MBUFF_KIND_CONTIGUOUS */
+#define MBUFF_CREATE_TRANSIENT 0x4  /* a new one goes with its last user, once there was one */
 
 /* Returns a descriptor of the area's memory: a regular file, to read, write and map. */
 struct mbuff_open {

@@ -23,6 +23,7 @@ COMMANDS = {
     "resize": abi._IOC_RESIZE, "change": abi._IOC_CHANGE, "rename": abi._IOC_RENAME,
     "remove": abi._IOC_REMOVE, "stat": abi._IOC_STAT, "list": abi._IOC_LIST,
     "usage": abi._IOC_USAGE, "notify": abi._IOC_NOTIFY, "forget": abi._IOC_FORGET,
+    "kind": abi._IOC_KIND,
 }
 
 

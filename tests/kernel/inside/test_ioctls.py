@@ -166,14 +166,16 @@ def test_unknown_flags_are_einval(registry: Registry) -> None:
     area = area_of(registry)
     buffer, address = text(b"new")
     for bit in range(1, 32):
-        refused(errno.EINVAL, call, registry.fd, abi._IOC_CREATE,
-                create(address, 3, flags=1 << bit))
+        if bit >= 3:
+            refused(errno.EINVAL, call, registry.fd, abi._IOC_CREATE,
+                    create(address, 3, flags=1 << bit))
         refused(errno.EINVAL, call, registry.fd, abi._IOC_REMOVE,
                 which(area) + struct.pack("=II", 1 << bit, 0))
         refused(errno.EINVAL, call, registry.fd, abi._IOC_LIST,
                 abi._LIST.pack(0, address, 3, 1 << bit))
-        refused(errno.EINVAL, call, registry.fd, abi._IOC_OPEN,
-                which(area) + struct.pack("=II", 0, 1 << bit))
+        if bit >= 2:
+            refused(errno.EINVAL, call, registry.fd, abi._IOC_OPEN,
+                    which(area) + struct.pack("=II", 0, 1 << bit))
         if bit >= 4:
             refused(errno.EINVAL, call, registry.fd, abi._IOC_RENAME,
                     abi._RENAME.pack(address, address, 3, 3, 1 << bit, 0))
@@ -197,7 +199,7 @@ def test_bits_beyond_permissions_are_einval(registry: Registry) -> None:
 
 
 def test_unknown_commands_are_enotty(registry: Registry) -> None:
-    for number in (0x0D, 0x3F, 0x44, 0xFF):
+    for number in (0x0E, 0x3F, 0x44, 0xFF):
         for way in range(4):
             refused(errno.ENOTTY, call, registry.fd, abi._number(way, number, 32), bytes(32))
     for command in COMMANDS.values():

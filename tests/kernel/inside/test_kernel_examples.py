@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mbufffs.pagemap import Extent, extents
 from tests.conftest import Mounted, run, wait_for
 from tests.kernel.inside.conftest import Module
 from tests.kernel.old import EXAMPLES, device_programs
@@ -35,14 +36,14 @@ def shared_mount(new_mount: Callable[..., Mounted]) -> Iterator[Mounted]:
 
 @pytest.fixture
 def example(mounted: Mounted) -> Iterator[Callable[..., Module]]:
-    """Loads an example and waits for its area, which has the same name."""
+    """Loads an example and waits for its area, which mostly has the same name."""
     loaded: list[Module] = []
 
-    def load(name: str, *parameters: str) -> Module:
+    def load(name: str, *parameters: str, area: str | None = None) -> Module:
         module = Module(Path(os.environ["MBUFF_BUILD"]) / f"examples/kernel/{name}/{name}.ko")
         module.insmod(*parameters)
         loaded.append(module)
-        wait_for((mounted.path / name).exists, "the area is there")
+        wait_for((mounted.path / (area or name)).exists, "the area is there")
         return module
 
     yield load
@@ -163,3 +164,58 @@ def test_rtshared_prints_each_number_once_and_ends_in_order(
     assert memory[:5] == struct.pack("=ib", 4, 0)
     memory[:4] = struct.pack("=i", 5)
     memory.close()
+
+
+def test_published_is_written_by_path_and_closed_to_dev_mem(
+    example: Callable[..., Module], mounted: Mounted, environment: dict[str, str]
+) -> None:
+    module = example("published")
+    regions = Path("/proc/mbuff/regions/published")
+    physical = int((regions / "phys").read_text(), 16)
+    assert (regions / "size").read_text() == f"{1 << 20}\n"
+    assert (regions / "kind").read_text() == "contiguous\n"
+    assert extents(str(mounted.path / "published")) == [Extent(0, physical, 1 << 20)]
+    program = str(device_programs() / "published_user")
+    refused = subprocess.run([program, "devmem", "published", "x"], env=environment, text=True,
+                             capture_output=True, check=False)
+    assert refused.returncode == 1
+    assert "only what was reserved at boot is open there" in refused.stderr
+    done = run(program, "path", "published", "hello, kernel", env=environment)
+    assert done.stdout == "nobody wrote anything\n"
+    module.rmmod()
+    assert said("published: ")[-1] == "published: the program wrote: hello, kernel"
+
+
+def test_source_for_rtai_shares_with_its_module(
+    example: Callable[..., Module], mounted: Mounted, environment: dict[str, str]
+) -> None:
+    module = example("rtai", area="SHMBLK")
+    for number in (7, -8):
+        done = run(device_programs() / "rtai_user", str(number), env=environment)
+        assert done.stdout == "the module stored 42\n"
+    content = (mounted.path / "SHMBLK").read_bytes()
+    assert struct.unpack_from("=ii", content) == (42, -8)
+    module.rmmod()
+    assert said("rtai: ")[-1] == "rtai: the program stored -8"
+
+
+@pytest.mark.parametrize("kind", ["pages", "contiguous"])
+def test_an_area_is_imported_as_a_dma_buf(mounted: Mounted, kind: str) -> None:
+    subprocess.run(["modprobe", "-q", "udmabuf"], check=False)
+    if not Path("/dev/udmabuf").exists():
+        pytest.skip("this kernel has no udmabuf")
+    path = mounted.path / "frame"
+    path.touch()
+    os.setxattr(path, "user.mbuff.kind", kind.encode())
+    os.truncate(path, 1 << 20)
+    module = Module(Path(os.environ["MBUFF_BUILD"]) / "examples/kernel/dmabuf/dmabuf.ko")
+    module.insmod()
+    try:
+        run(device_programs() / "dmabuf_user", "frame", f"hello, {kind}")
+        told = said("dmabuf: ")[-2:]
+        if kind == "contiguous":
+            assert told[0] == f"dmabuf: {1 << 20} bytes; pieces for a device: 1"
+        assert told[1] == f"dmabuf: it begins with: hello, {kind}"
+    finally:
+        module.rmmod()
+    path.unlink()

@@ -30,6 +30,7 @@ FACTS = [
     "plain_1999",
     "plusplus",
     "refusals",
+    "rtai_shared",
     "two_allocs",
     "zeroed",
 ]
@@ -38,7 +39,8 @@ RAW_FACTS = ["raw_careless", "raw_files", "raw_race", "raw_values"]
 TOOLS = ["find", "leave", "storm"]
 
 # The user sides of examples/kernel, which are built with these.
-USER_SIDES = {"watch": "counter", "hello_user": "hello", "rtshared_user": "rtshared"}
+USER_SIDES = {"watch": "counter", "hello_user": "hello", "rtshared_user": "rtshared",
+              "published_user": "published", "rtai_user": "rtai", "dmabuf_user": "dmabuf"}
 
 # So that a program works on files although there may be a device.
 NO_DEVICE = [
@@ -72,7 +74,9 @@ def build(name: str, directory: Path, *flags: str) -> Path:
         command = ["gcc", "-std=gnu89", "-w", str(HERE / f"{name}.c")]
     else:
         command = ["gcc", "-std=gnu89", *_STRICT, str(HERE / f"{name}.c")]
-    subprocess.run([*command, *flags, "-g", "-O1", f"-I{HEADERS}", "-o", str(program)], check=True)
+    # Programs of mbuff need its header alone; rtai_shm.h is ours, and takes both.
+    headers = [f"-I{HEADERS}", f"-I{UAPI}"] if name.startswith("rtai") else [f"-I{HEADERS}"]
+    subprocess.run([*command, *flags, "-g", "-O1", *headers, "-o", str(program)], check=True)
     return program
 
 
@@ -100,8 +104,9 @@ def _build_all(directory: Path) -> None:
         if flags is not None and name != "plusplus":
             build(name, narrow, *flags)
     for name, example in USER_SIDES.items():
-        subprocess.run(["gcc", "-O2", *_STRICT, str(EXAMPLES / example / f"{name}.c"), "-o",
-                        str(directory / name)], check=True)
+        subprocess.run(["gcc", "-O2", *_STRICT, f"-I{HEADERS}", f"-I{UAPI}",
+                        str(EXAMPLES / example / f"{name}.c"), "-o", str(directory / name)],
+                       check=True)
     stamp.write_text(_state())
 
 

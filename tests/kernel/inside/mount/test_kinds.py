@@ -18,9 +18,10 @@ import pytest
 from mbufffs.backends.registry import Registry
 from mbufffs.pagemap import Extent, extents
 from tests.conftest import Mounted, run, wait_for
-from tests.kernel.inside.conftest import Module
+from tests.kernel.inside.conftest import Module, example
 from tests.kernel.inside.raw_ioctl import NOBODY, PAGE, refused
 from tests.kernel.machine import RESERVED, RESERVED_BYTES
+from tests.kernel.old import device_programs
 
 MIB = 1 << 20
 KIND, PHYS = "user.mbuff.kind", "user.mbuff.phys"
@@ -156,3 +157,16 @@ def test_physical_addresses_are_for_root_alone(path: Path) -> None:
     # Root without the capability is told no more.
     run("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "sh", "-c",
         f"test $(getfattr --only-values -n {PHYS} {path / 'fpga'}) = 0x0")
+
+
+def test_a_published_reserved_area_is_one_memory_by_address_and_by_path(path: Path) -> None:
+    module = example("published")
+    module.insmod("name=fpga")
+    program = device_programs() / "published_user"
+    environment = {**os.environ, "MBUFF_DIR": str(path)}
+    assert run(program, "devmem", "fpga", "by address", env=environment).stdout == (
+        "nobody wrote anything\n")
+    assert run(program, "path", "fpga", "by path", env=environment).stdout == "by address\n"
+    assert run(program, "devmem", "fpga", "the last", env=environment).stdout == "by path\n"
+    module.rmmod()
+    assert "published: the program wrote: the last" in run("dmesg").stdout
