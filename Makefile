@@ -113,7 +113,8 @@ kmod-install: ## install the module (by DKMS if it is here), mbuff.h, and who ma
 	  { [ -n "$(DESTDIR)" ] || \
 	    depmod $$($(MAKE) --no-print-directory -s -C $(KDIR) kernelrelease); }; \
 	fi
-	@install -D -m 644 -t $(DESTDIR)/usr/include kmod/include/mbuff.h kmod/include/mbuff_files.h
+	@install -D -m 644 -t $(DESTDIR)/usr/include kmod/include/mbuff.h kmod/include/mbuff_files.h \
+	  kmod/include/rtai_shm.h
 	@install -D -m 644 -t $(DESTDIR)/usr/include/linux kmod/uapi/linux/mbuff.h
 	@install -D -m 644 packaging/udev/60-mbuff.rules $(DESTDIR)/etc/udev/rules.d/60-mbuff.rules
 	@if [ -z "$(DESTDIR)" ]; then \

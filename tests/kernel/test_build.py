@@ -88,7 +88,7 @@ def test_kmod_install_brings_module_headers_and_rule(built: Callable[[str], Kern
     brought = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     assert {path for path in brought if not path.startswith("lib/")} == {
         "etc/udev/rules.d/60-mbuff.rules", "usr/include/linux/mbuff.h", "usr/include/mbuff.h",
-        "usr/include/mbuff_files.h"}
+        "usr/include/mbuff_files.h", "usr/include/rtai_shm.h"}
     assert re.search(r"updates/mbuff\.ko(\.xz)?$", "\n".join(brought), re.MULTILINE)
     rule = (root / "etc/udev/rules.d/60-mbuff.rules").read_text()
     assert 'KERNEL=="mbuff"' in rule and 'GROUP="mbuff"' in rule and 'MODE="0660"' in rule
