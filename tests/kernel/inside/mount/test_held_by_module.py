@@ -24,6 +24,8 @@ from tests.kernel.inside.conftest import Ktest
 from tests.kernel.inside.raw_ioctl import PAGE, address_of, libc, read_events
 from tests.kernel.old import NO_DEVICE
 
+pytestmark = pytest.mark.rt
+
 PAGES = 4
 FS_IOC_UNRESVSP = 0x4030582B  # linux/falloc.h: the oldest way to punch a hole
 MADV_FREE, MADV_REMOVE, MADV_COLD, MADV_PAGEOUT, MADV_COLLAPSE = 8, 9, 20, 21, 25
