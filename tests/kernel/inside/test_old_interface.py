@@ -231,7 +231,7 @@ def test_proc_has_one_decimal_in_each_file(device: Device) -> None:
     assert counts()["size"] == 3 * PAGE
     found = {file.name: file.read_text() for file in (REGIONS / "mybuf").iterdir()}
     assert found == {"size": f"{3 * PAGE}\n", "count": "1\n", "kcount": "0\n", "open_cnt": "0\n",
-                     "open_mode": "3\n"}
+                     "open_mode": "3\n", "kind": "pages\n", "phys": "0x0\n"}
     with device.map(PAGE), device.map(PAGE):
         assert counts()["open_cnt"] == 2
     assert counts()["open_cnt"] == 0

@@ -16,6 +16,7 @@ from tests.conftest import wait_for
 
 PAGE = mmap.PAGESIZE
 REGIONS = Path("/proc/mbuff/regions")
+NUMBERS = ("size", "count", "kcount", "open_cnt", "open_mode")
 REQUEST = "I33s3xQ16x"  # struct mbuff_request_struct: flags, name, size, reserved
 
 
@@ -64,7 +65,7 @@ class Device:
 def counts(name: str = "mybuf") -> dict[str, int]:
     """What /proc/mbuff says of an area, whose entry may come a little later than the area."""
     wait_for((REGIONS / name / "open_mode").exists, f"/proc shows {name}")
-    return {file.name: int(file.read_text()) for file in (REGIONS / name).iterdir()}
+    return {number: int((REGIONS / name / number).read_text()) for number in NUMBERS}
 
 
 def shown() -> list[str]:
