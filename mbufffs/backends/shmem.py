@@ -398,8 +398,10 @@ class ShmemBackend:
             os.close(fd)
 
     def set_kind(self, node: int, kind: str) -> None:  # noqa: ARG002
+        if kind == "contiguous":
+            raise OSError(errno.EOPNOTSUPP, "only the kernel module has contiguous memory")
         if kind != "pages":
-            raise OSError(errno.EOPNOTSUPP, "only the kernel module has other kinds of memory")
+            raise OSError(errno.EINVAL, "the kind is pages or contiguous")
 
     def is_fixed(self, node: int) -> bool:  # noqa: ARG002
         return False
