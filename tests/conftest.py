@@ -219,6 +219,7 @@ def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str
 # What may be skipped where CI runs, and why. Anything else that is missing there is a fault.
 SKIPS = {
     "a limit needs root": "conformance: only a private tmpfs has a limit of its own",
+    "this kernel has no huge pages for shared memory": "a real-time kernel is built without them",
     "others cannot read this Python or this directory": "the clone may lie in root's home",
 }
 

@@ -67,6 +67,15 @@ def test_epoll_ctl_takes_nothing_from_epoll_wait(
     assert (waiting.poll(7, 1, POLL, 5, None) == READABLE | WRITABLE) is told_again
 
 
+def test_a_thread_on_its_way_to_sleep_is_looked_at_again(
+        counts: dict[int, int], waiting: Waiters, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter([b"running\n", b"running\n", b"7 0x1 0x2"])
+    monkeypatch.setattr(waiters, "_syscall_of", lambda thread: next(lines))
+    counts[7] = 1
+    assert waiting.poll(7, 1, POLL, 5, None) == READABLE | WRITABLE
+    assert waiting.poll(7, 1, POLL, 5, None) == WRITABLE
+
+
 def test_where_nobody_can_notify_the_kernel_asks_no_more() -> None:
     assert Waiters(lambda node: None).poll(7, 1, POLL, 0, Handle()) is None
 
