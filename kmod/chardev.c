@@ -179,9 +179,9 @@ static long open_area(struct mbuff_session *session, void __user *argument)
 	mask = (request.flags & O_ACCMODE) == O_RDONLY ? MAY_READ :
 	       (request.flags & O_ACCMODE) == O_WRONLY ? MAY_WRITE :
 							 MAY_READ | MAY_WRITE;
+	if (request.how & MBUFF_OPEN_SEALED)
+		mask |= MAY_WRITE;
 	fd = area_permission(area, mask);
-	if (!fd && request.how & MBUFF_OPEN_SEALED)
-		fd = area_permission(area, MAY_WRITE);
 	if (fd)
 		goto area;
 	fd = get_unused_fd_flags(request.flags & O_CLOEXEC);

@@ -26,7 +26,7 @@ from mbufffs import mounts, store
 from mbufffs.backends.registry import DEVICE, Registry
 from mbufffs.channel import Channel, messages
 from mbufffs.errors import Unavailable, one_line
-from mbufffs.machine import contiguous
+from mbufffs.memory import contiguous
 from mbufffs.state import state_of
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ import ctypes
 import errno
 import gzip
 import importlib.metadata
-import mmap
 import os
 import re
 import shutil
@@ -17,16 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbufffs.backends.registry import Registry
+from mbufffs.memory import Contiguous, contiguous, meminfo
 from mbufffs.privileges import has_cap_sys_admin
-
-
-@dataclass(frozen=True)
-class Contiguous:
-    """How much of the memory can be had in one piece, in bytes."""
-
-    block: int  # the page allocator's largest, of which there may be none just now
-    cma_total: int  # 0: this kernel has no CMA
-    cma_free: int
 
 
 @dataclass(frozen=True)
@@ -128,24 +119,6 @@ def _store(user: int) -> str:
     return ""
 
 
-def _field(path: str, name: str) -> str:
-    for line in Path(path).read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith(name + ":"):
-            return line.split()[1]
-    return "0"
-
-
-def contiguous() -> Contiguous:
-    try:
-        lines = Path("/proc/buddyinfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        lines = []
-    # Behind "Node 0, zone Normal" a number of blocks for each order.
-    orders = max((len(line.split()) - 4 for line in lines), default=1)
-    return Contiguous(mmap.PAGESIZE << orders - 1, int(_field("/proc/meminfo", "CmaTotal")) << 10,
-                      int(_field("/proc/meminfo", "CmaFree")) << 10)
-
-
 def look() -> Machine:
     """This machine, seen by this process."""
     release = os.uname().release
@@ -166,6 +139,6 @@ def look() -> Machine:
         user_namespace=Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"],
         fusermount=fusermount, fusermount_setuid=setuid, libfuse=_libfuse(), pyfuse3=_pyfuse3(),
         swaps=swaps, user_allow_other=allowed,
-        memory_total=int(_field("/proc/meminfo", "MemTotal")) << 10,
-        memory_available=int(_field("/proc/meminfo", "MemAvailable")) << 10,
+        memory_total=meminfo("MemTotal"),
+        memory_available=meminfo("MemAvailable"),
         store=_store(os.geteuid()), contiguous=contiguous(), module=_module())

@@ -63,11 +63,16 @@ static int open_area(void)
 	return fd < 0 ? -1 : close(fd);
 }
 
-static int resize(void)
+static int resize_to(__u64 size)
 {
-	struct mbuff_resize request = { .which = the_area(), .size = 4 * SIZE };
+	struct mbuff_resize request = { .which = the_area(), .size = size };
 
 	return ioctl(device, MBUFF_IOC_RESIZE, &request);
+}
+
+static int resize(void)
+{
+	return resize_to(4 * SIZE);
 }
 
 // With the file open that the next ones use.
@@ -123,41 +128,32 @@ static int change(void)
 	return ioctl(device, MBUFF_IOC_CHANGE, &request);
 }
 
-static int rename_area(void)
+static int rename_to(const char *from, const char *to, __u32 flags)
 {
 	struct mbuff_rename request = {
-		.from = (uintptr_t) "a/failing",
-		.to = (uintptr_t) "b/failing",
-		.from_len = 9,
-		.to_len = 9,
+		.from = (uintptr_t)from,
+		.to = (uintptr_t)to,
+		.from_len = (__u32)strlen(from),
+		.to_len = (__u32)strlen(to),
+		.flags = flags,
 	};
 
 	return ioctl(device, MBUFF_IOC_RENAME, &request);
+}
+
+static int rename_area(void)
+{
+	return rename_to("a/failing", "b/failing", 0);
 }
 
 static int rename_tree(void)
 {
-	struct mbuff_rename request = {
-		.from = (uintptr_t) "a",
-		.to = (uintptr_t) "b",
-		.from_len = 1,
-		.to_len = 1,
-		.flags = MBUFF_RENAME_TREE,
-	};
-
-	return ioctl(device, MBUFF_IOC_RENAME, &request);
+	return rename_to("a", "b", MBUFF_RENAME_TREE);
 }
 
 static int rename_back(void)
 {
-	struct mbuff_rename request = {
-		.from = (uintptr_t) "b/failing",
-		.to = (uintptr_t) "a/failing",
-		.from_len = 9,
-		.to_len = 9,
-	};
-
-	return ioctl(device, MBUFF_IOC_RENAME, &request);
+	return rename_to("b/failing", "a/failing", 0);
 }
 
 static int stat_area(void)
@@ -283,13 +279,6 @@ static int create_empty(void)
 	};
 
 	return ioctl(device, MBUFF_IOC_CREATE, &request);
-}
-
-static int resize_to(__u64 size)
-{
-	struct mbuff_resize request = { .which = the_area(), .size = size };
-
-	return ioctl(device, MBUFF_IOC_RESIZE, &request);
 }
 
 static int fill_contiguous(void)

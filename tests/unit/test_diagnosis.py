@@ -10,7 +10,8 @@ import pytest
 
 from mbufffs import machine
 from mbufffs.diagnosis import Check, checks, mountable, verdict
-from mbufffs.machine import Contiguous, Machine
+from mbufffs.machine import Machine
+from mbufffs.memory import Contiguous, contiguous
 
 ROOT = Machine(
     release="6.12.9-amd64", passthrough_configured=True, fuse_device=0, user=0, sys_admin=True,
@@ -111,7 +112,7 @@ def test_how_much_there_is_in_one_piece_is_told() -> None:
     assert "CONFIG_DMA_CMA" in without.fix
     with_cma = replace(ROOT, contiguous=Contiguous(4 << 20, 128 << 20, 100 << 20))
     assert "100 of 128 MiB free" in found("contiguous memory", with_cma).found
-    assert machine.contiguous().block >= 1 << 20
+    assert contiguous().block >= 1 << 20
 
 
 @pytest.mark.parametrize(("module", "ok", "found"), [

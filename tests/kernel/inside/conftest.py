@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import pytest
 
 from mbufffs.backends.registry import Registry
 from tests.conftest import wait_for
+from tests.kernel.inside.old_ioctl import DEALLOCATE, old
 from tests.kernel.inside.raw_ioctl import PAGE
 
 SOURCES = Path(__file__).resolve().parents[1]
 REPOSITORY = SOURCES.parents[1]
+MBUFFFS = Path(sys.executable).with_name("mbufffs")
 
 
 class Module:
@@ -83,6 +86,39 @@ def remove_all_areas() -> None:
     with contextlib.closing(Registry.open()) as registry:
         for _, area in list(registry.areas()):
             registry.remove(area.id)
+
+
+@contextlib.contextmanager
+def given_back(*, counted: bool = False) -> Iterator[Registry]:
+    """An open /dev/mbuff; in the end all areas go, and all that is charged must come back.
+
+    `counted`: also what a program has counted. Else that is a fault, and the error says so.
+    """
+    with contextlib.closing(Registry.open()) as registry:
+        yield registry
+        for name, found in list(registry.areas()):
+            with contextlib.suppress(FileNotFoundError) if counted else contextlib.nullcontext():
+                for _ in range(found.count if counted else 0):
+                    old(registry, DEALLOCATE, name)
+                registry.remove(found.id)
+        wait_for(lambda: registry.usage().used_bytes == 0, "nothing is charged any more")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[None]:
+    """mbuff.ko for all tests of a file."""
+    module = Module(Path(os.environ["MBUFF_MODULE"]))
+    module.insmod()
+    yield
+    module.unload()
+
+
+@pytest.fixture
+def ktest(loaded: None) -> Iterator[Ktest]:
+    ktest = Ktest()
+    ktest.insmod()
+    yield ktest
+    ktest.unload()
 
 
 @pytest.fixture

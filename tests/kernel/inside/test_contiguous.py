@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from mbufffs import machine
 from mbufffs.backends import registry as abi
 from mbufffs.backends.registry import Kind, Owner, Registry
+from mbufffs.memory import contiguous
 from mbufffs.pagemap import Extent, extents
 from tests.conftest import wait_for
-from tests.kernel.inside.conftest import Ktest, Module
+from tests.kernel.inside.conftest import Ktest, given_back
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, old
 from tests.kernel.inside.raw_ioctl import NOBODY, PAGE, call, read_events, refused
 
@@ -37,30 +37,10 @@ PROC = Path("/proc/mbuff/regions")
 UDMABUF_CREATE = 0x40187542  # _IOW('u', 0x42, struct udmabuf_create)
 
 
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[None]:
-    module = Module(Path(os.environ["MBUFF_MODULE"]))
-    module.insmod()
-    yield
-    module.unload()
-
-
-@pytest.fixture
-def ktest(loaded: None) -> Iterator[Ktest]:
-    ktest = Ktest()
-    ktest.insmod()
-    yield ktest
-    ktest.unload()
-
-
 @pytest.fixture
 def registry(loaded: None) -> Iterator[Registry]:
-    registry = Registry.open()
-    yield registry
-    for _, found in list(registry.areas()):
-        registry.remove(found.id)
-    wait_for(lambda: registry.usage().used_bytes == 0, "nothing is charged any more")
-    registry.close()
+    with given_back() as registry:
+        yield registry
 
 
 def opened(registry: Registry, area: int) -> contextlib.closing[mmap.mmap]:
@@ -107,7 +87,7 @@ def test_what_was_in_contiguous_memory_is_not_in_the_next(registry: Registry) ->
 @pytest.mark.parametrize("size", [BLOCK + 1, 64 * MIB])
 def test_more_than_the_page_allocator_has_is_of_cma_or_enomem_at_once(registry: Registry,
                                                                       size: int) -> None:
-    if machine.contiguous().cma_total:
+    if contiguous().cma_total:
         for _ in range(10):
             area = registry.create(b"a", size=size, contiguous=True)
             assert pieces(registry, area) == [

@@ -9,13 +9,11 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from mbufffs.backends import registry as abi
 from mbufffs.backends.registry import Registry
-from tests.kernel.inside.conftest import Module
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, INFO, SELECT
 from tests.kernel.inside.raw_ioctl import (
     COMMANDS,
@@ -43,14 +41,6 @@ WRONG_NAMES = {
     b"a\0b": errno.EINVAL, b"x" * 256: errno.ENAMETOOLONG, b"a/" + b"x" * 256: errno.ENAMETOOLONG,
     b"x/" * 2047 + b"xx": errno.ENAMETOOLONG,
 }
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[None]:
-    module = Module(Path(os.environ["MBUFF_MODULE"]))
-    module.insmod()
-    yield
-    module.unload()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import pytest
 from mbufffs.backends import registry as abi
 from mbufffs.backends.registry import Registry
 from tests.conftest import wait_for
-from tests.kernel.inside.conftest import Module
+from tests.kernel.inside.conftest import given_back
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, old
 from tests.kernel.inside.raw_ioctl import PAGE, address_of, libc, refused
 
@@ -33,23 +33,11 @@ MADV_REMOVE, MADV_PAGEOUT = 9, 21
 COLLAPSE_AND_THE_LIKE = (0x03, 0x08, 0x10, 0x11, 0x20, 0x21, 0x40)
 
 
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[None]:
-    module = Module(Path(os.environ["MBUFF_MODULE"]))
-    module.insmod()
-    yield
-    module.unload()
-
-
 @pytest.fixture
 def registry(loaded: None) -> Iterator[Registry]:
     """All that a test charges comes back when its areas are removed and its files closed."""
-    registry = Registry.open()
-    yield registry
-    for _, found in list(registry.areas()):
-        registry.remove(found.id)
-    wait_for(lambda: registry.usage().used_bytes == 0, "nothing is charged any more")
-    registry.close()
+    with given_back() as registry:
+        yield registry
 
 
 @pytest.fixture

@@ -9,14 +9,12 @@ import os
 import select
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from mbufffs.backends import registry as abi
 from mbufffs.backends.registry import Event, Kind, Registry
-from tests.conftest import wait_for
-from tests.kernel.inside.conftest import Module
+from tests.kernel.inside.conftest import given_back
 from tests.kernel.inside.raw_ioctl import PAGE, libc, read_events, refused
 
 pytestmark = pytest.mark.rt
@@ -25,23 +23,11 @@ LONGEST = b"x/" * 2047 + b"x"
 QUEUE_BYTES = 8 << 20  # QUEUE_BYTES_MAX of events.c
 
 
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[None]:
-    module = Module(Path(os.environ["MBUFF_MODULE"]))
-    module.insmod()
-    yield
-    module.unload()
-
-
 @pytest.fixture
 def actor(loaded: None) -> Iterator[Registry]:
     """Who does what is to be told."""
-    registry = Registry.open()
-    yield registry
-    for _, found in list(registry.areas()):
-        registry.remove(found.id)
-    wait_for(lambda: registry.usage().used_bytes == 0, "nothing is charged any more")
-    registry.close()
+    with given_back() as registry:
+        yield registry
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import pytest
 
 from mbufffs.backends.registry import Registry
 from tests.conftest import wait_for
-from tests.kernel.inside.conftest import Module
+from tests.kernel.inside.conftest import Module, given_back
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, SELECT, old
 from tests.kernel.inside.raw_ioctl import PAGE, address_of, libc, refused
 
@@ -37,15 +37,8 @@ SOAK = bool(os.environ.get("MBUFF_SOAK"))
 
 @pytest.fixture
 def registry(module: Module) -> Iterator[Registry]:
-    registry = Registry.open()
-    yield registry
-    for name, found in list(registry.areas()):
-        with contextlib.suppress(FileNotFoundError):
-            for _ in range(found.count):
-                old(registry, DEALLOCATE, name)
-            registry.remove(found.id)
-    wait_for(lambda: registry.usage().used_bytes == 0, "nothing is charged any more")
-    registry.close()
+    with given_back(counted=True) as registry:
+        yield registry
 
 
 def until_killed(steps: Callable[[], None]) -> None:

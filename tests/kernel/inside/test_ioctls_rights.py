@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -14,8 +13,7 @@ import pytest
 
 from mbufffs.backends import registry as abi
 from mbufffs.backends.registry import Registry
-from tests.conftest import wait_for
-from tests.kernel.inside.conftest import Module
+from tests.kernel.inside.conftest import Module, given_back
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, INFO, SELECT, old
 from tests.kernel.inside.raw_ioctl import NOBODY, PAGE, refused
 
@@ -37,15 +35,8 @@ def loaded() -> Iterator[None]:
 
 @pytest.fixture
 def root(loaded: None) -> Iterator[Registry]:
-    registry = Registry.open()
-    yield registry
-    for name, found in list(registry.areas()):
-        with contextlib.suppress(FileNotFoundError):
-            for _ in range(found.count):
-                old(registry, DEALLOCATE, name)
-            registry.remove(found.id)
-    wait_for(lambda: registry.usage().used_bytes == 0, "nothing is charged any more")
-    registry.close()
+    with given_back(counted=True) as registry:
+        yield registry
 
 
 @pytest.fixture

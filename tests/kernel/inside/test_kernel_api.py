@@ -18,38 +18,18 @@ import pytest
 from mbufffs.backends import registry as abi
 from mbufffs.backends.registry import Kind, Owner, Registry
 from tests.conftest import wait_for
-from tests.kernel.inside.conftest import Ktest, Module
+from tests.kernel.inside.conftest import Ktest, Module, given_back
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, old
 from tests.kernel.inside.raw_ioctl import PAGE, read_events, refused
 
 pytestmark = pytest.mark.rt
 
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[None]:
-    module = Module(Path(os.environ["MBUFF_MODULE"]))
-    module.insmod()
-    yield
-    module.unload()
-
-
-@pytest.fixture
-def ktest(loaded: None) -> Iterator[Ktest]:
-    ktest = Ktest()
-    ktest.insmod()
-    yield ktest
-    ktest.unload()
-
-
 @pytest.fixture
 def registry(ktest: Ktest) -> Iterator[Registry]:
     """What a test leaves held goes with ktest."""
-    registry = Registry.open()
-    yield registry
-    ktest.unload()
-    for _, found in list(registry.areas()):
-        registry.remove(found.id)
-    wait_for(lambda: registry.usage().used_bytes == 0, "nothing is charged any more")
-    registry.close()
+    with given_back() as registry:
+        yield registry
+        ktest.unload()
 
 
 def names(registry: Registry) -> list[bytes]:

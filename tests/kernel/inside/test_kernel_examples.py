@@ -16,7 +16,8 @@ import pytest
 
 from mbufffs.pagemap import Extent, extents
 from tests.conftest import Mounted, run, wait_for
-from tests.kernel.inside.conftest import Module
+from tests.kernel.inside.conftest import MBUFFFS, Module
+from tests.kernel.inside.conftest import example as built_example
 from tests.kernel.old import EXAMPLES, device_programs
 
 pytestmark = pytest.mark.rt
@@ -40,7 +41,7 @@ def example(mounted: Mounted) -> Iterator[Callable[..., Module]]:
     loaded: list[Module] = []
 
     def load(name: str, *parameters: str, area: str | None = None) -> Module:
-        module = Module(Path(os.environ["MBUFF_BUILD"]) / f"examples/kernel/{name}/{name}.ko")
+        module = built_example(name)
         module.insmod(*parameters)
         loaded.append(module)
         wait_for((mounted.path / (area or name)).exists, "the area is there")
@@ -103,8 +104,7 @@ def test_counter_runs_in_any_program_without_a_message_to_the_server(
         wait_for(lambda: int(run("od", "-An", "-tu8", "-N8", path).stdout) > 2**40,
                  "it counts on from what a program has stored")
     assert mounted.counts("READ", "WRITE") == [0, 0]
-    mbufffs = Path(sys.executable).with_name("mbufffs")
-    told = run(mbufffs, "info", "-m", mounted.path, "counter").stdout
+    told = run(MBUFFFS, "info", "-m", mounted.path, "counter").stdout
     assert "module counter" in told
     module.rmmod()
 
@@ -208,7 +208,7 @@ def test_an_area_is_imported_as_a_dma_buf(mounted: Mounted, kind: str) -> None:
     path.touch()
     os.setxattr(path, "user.mbuff.kind", kind.encode())
     os.truncate(path, 1 << 20)
-    module = Module(Path(os.environ["MBUFF_BUILD"]) / "examples/kernel/dmabuf/dmabuf.ko")
+    module = built_example("dmabuf")
     module.insmod()
     try:
         run(device_programs() / "dmabuf_user", "frame", f"hello, {kind}")

@@ -18,15 +18,22 @@ from tests.kernel.inside.old_ioctl import DEALLOCATE, old
 PATIENCE = 60  # seconds: the machine is emulated, and a server takes some to start
 
 
-@pytest.fixture(scope="module")
-def shared_mount(new_mount: Callable[..., Mounted]) -> Iterator[Mounted]:
-    """What `mounted` of tests/conftest.py sweeps before and after each test."""
+@contextlib.contextmanager
+def module_and_mount(new_mount: Callable[..., Mounted], *parameters: str) -> Iterator[Mounted]:
+    """`parameters`: of the module."""
     module = Module(Path(os.environ["MBUFF_MODULE"]))
-    module.insmod()
+    module.insmod(*parameters)
     mounted = new_mount()
     yield mounted
     mounted.stop()
     module.unload()
+
+
+@pytest.fixture(scope="module")
+def shared_mount(new_mount: Callable[..., Mounted]) -> Iterator[Mounted]:
+    """What `mounted` of tests/conftest.py sweeps before and after each test."""
+    with module_and_mount(new_mount) as mounted:
+        yield mounted
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import json
 import mmap
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,24 +17,21 @@ import pytest
 from mbufffs.backends.registry import Registry
 from mbufffs.pagemap import Extent, extents
 from tests.conftest import Mounted, run, wait_for
-from tests.kernel.inside.conftest import Module, example
+from tests.kernel.inside.conftest import MBUFFFS, example
+from tests.kernel.inside.mount.conftest import module_and_mount
 from tests.kernel.inside.raw_ioctl import NOBODY, PAGE, refused
 from tests.kernel.machine import RESERVED, RESERVED_BYTES
 from tests.kernel.old import device_programs
 
 MIB = 1 << 20
 KIND, PHYS = "user.mbuff.kind", "user.mbuff.phys"
-MBUFFFS = Path(sys.executable).with_name("mbufffs")
 
 
 @pytest.fixture(scope="module")
 def shared_mount(new_mount: Callable[..., Mounted]) -> Iterator[Mounted]:
-    module = Module(Path(os.environ["MBUFF_MODULE"]))
-    module.insmod(f"reserved=fpga:{RESERVED_BYTES}@{RESERVED:#x}")
-    mounted = new_mount()
-    yield mounted
-    mounted.stop()
-    module.unload()
+    with module_and_mount(new_mount,
+                          f"reserved=fpga:{RESERVED_BYTES}@{RESERVED:#x}") as mounted:
+        yield mounted
 
 
 @pytest.fixture

@@ -9,19 +9,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from mbufffs.backends.registry import Registry
 from tests.conftest import Mounted, wait_for
+from tests.kernel.inside.conftest import MBUFFFS
 from tests.kernel.inside.mount.conftest import PATIENCE
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, old
 
 NOBODY = 65534
 
 
-MBUFFFS = Path(sys.executable).with_name("mbufffs")
 
 
 def mbufffs(*arguments: str) -> subprocess.CompletedProcess[str]:
