@@ -21,7 +21,7 @@ C_SOURCES := $(wildcard mbufffs/channel/*.[ch] mbufffs/backends/*.c)
 KDIR ?= /lib/modules/$(shell uname -r)/build
 DKMS_VERSION := $(shell sed -n 's/^PACKAGE_VERSION=//p' kmod/dkms.conf)
 
-.PHONY: help run stop test check bench soak clean kmod kmod-install kernel-test kernel-check kernel-debug-test
+.PHONY: help run stop test check bench soak clean kmod kmod-examples kmod-install kernel-test kernel-check kernel-debug-test
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 19
@@ -95,6 +95,17 @@ kmod: ## build the kernel module for the running kernel, or for the headers in K
 	  "linux-headers-$$(uname -r), or name others with KDIR=..." >&2; exit 1; }
 	@mkdir -p build/kmod && cp -ru kmod/. build/kmod/
 	@$(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR)/build/kmod modules
+
+kmod-examples: kmod ## build the modules and programs of examples/kernel in build/examples/kernel
+	@mkdir -p build/examples && cp -ru examples/kernel build/examples/
+	@set -e; for directory in build/examples/kernel/*/; do \
+	  $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR)/$$directory modules \
+	    KBUILD_EXTRA_SYMBOLS=$(CURDIR)/build/kmod/Module.symvers; \
+	  for source in $$directory/*_user.c $$directory/watch.c; do \
+	    test ! -e $$source || \
+	      $(CC) -O2 -Wall -Ikmod/include -Ikmod/uapi $$source -o $${source%.c}; \
+	  done; \
+	done
 
 # DESTDIR=... puts the files under another root, and leaves groups and devices of this one alone.
 kmod-install: ## install the module (by DKMS if it is here), mbuff.h, and who may open /dev/mbuff

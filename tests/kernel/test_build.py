@@ -75,16 +75,29 @@ def test_dkms_calls_the_module_by_its_version() -> None:
     assert f"\nPACKAGE_VERSION={version[1]}\n" in (kmod / "dkms.conf").read_text()
 
 
+def make_in_a_copy(directory: Path, *words: object) -> None:
+    """What a person types in a clone."""
+    for tree in ("kmod", "packaging", "examples"):
+        shutil.copytree(REPOSITORY / tree, directory / tree,
+                        ignore=shutil.ignore_patterns("build"))
+    shutil.copy(REPOSITORY / "Makefile", directory)
+    done = subprocess.run(["make", "-C", directory, *map(str, words)], capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_kmod_examples_builds_modules_and_programs(built: Callable[[str], Kernel],
+                                                   tmp_path: Path) -> None:
+    make_in_a_copy(tmp_path, "kmod-examples", f"KDIR={built('6.12').headers}")
+    for source in (tmp_path / modules.EXAMPLES).glob("*/*.c"):
+        name = f"{source.stem}.ko" if source.stem == source.parent.name else source.stem
+        assert (tmp_path / "build" / modules.EXAMPLES / source.parent.name / name).is_file()
+
+
 def test_kmod_install_brings_module_headers_and_rule(built: Callable[[str], Kernel],
                                                      tmp_path: Path) -> None:
-    kernel = built("6.12")
-    for tree in ("kmod", "packaging"):
-        shutil.copytree(REPOSITORY / tree, tmp_path / tree)
-    shutil.copy(REPOSITORY / "Makefile", tmp_path)
     root = tmp_path / "root"
-    done = subprocess.run(["make", "-C", tmp_path, "kmod-install", f"KDIR={kernel.headers}",
-                           f"DESTDIR={root}"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    make_in_a_copy(tmp_path, "kmod-install", f"KDIR={built('6.12').headers}", f"DESTDIR={root}")
     brought = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     assert {path for path in brought if not path.startswith("lib/")} == {
         "etc/udev/rules.d/60-mbuff.rules", "usr/include/linux/mbuff.h", "usr/include/mbuff.h",

@@ -104,6 +104,39 @@ def test_more_than_the_page_allocator_has_is_of_cma_or_enomem_at_once(registry: 
         assert [name for name, _ in registry.areas()] == [b"b"]
 
 
+def how_many(registry: Registry, size: int) -> int:
+    """The contiguous areas of this size that there is memory for, up to 16."""
+    made = []
+    with contextlib.suppress(OSError):
+        while len(made) < 16:
+            made.append(registry.create(b"%d" % len(made), size=size, contiguous=True))
+    for area in made:
+        registry.remove(area)
+    return len(made)
+
+
+def test_a_page_that_somebody_has_pinned_is_given_back_with_its_last_user(
+        registry: Registry) -> None:
+    area = registry.create(b"a", contiguous=True)
+    size = 64 * MIB if contiguous().cma_total else BLOCK
+    registry.resize(area, size)
+    fd = registry.open_area(area, os.O_RDWR)
+    os.pwrite(fd, b"kept", 0)
+    reader, writer = os.pipe()
+    assert os.splice(fd, writer, PAGE, offset_src=0) == PAGE  # the pipe has the page itself
+    os.close(fd)
+    registry.remove(area)
+    quarter = size // 4
+    meanwhile = how_many(registry, quarter)
+    assert os.read(reader, 4) == b"kept"
+    os.close(reader)
+    os.close(writer)
+    if contiguous().cma_total:  # which takes back the whole
+        wait_for(lambda: how_many(registry, quarter) >= meanwhile + 4, "CMA has it again")
+    else:
+        assert meanwhile
+
+
 def test_a_kind_is_chosen_before_there_is_memory(registry: Registry) -> None:
     area = registry.create(b"a")
     registry.set_kind(area, "contiguous")
