@@ -72,15 +72,20 @@ static u64 charge(struct mbuff_area *area, u64 bytes, bool some)
 	return bytes;
 }
 
+void areas_uncharge(u64 bytes)
+{
+	spin_lock(&charge_lock);
+	WRITE_ONCE(charged_bytes, charged_bytes - bytes);
+	spin_unlock(&charge_lock);
+}
+
 static void uncharge_to(struct mbuff_area *area, u64 size)
 {
 	u64 keep = PAGE_ALIGN(size);
 
 	if (keep >= area->charged)
 		return;
-	spin_lock(&charge_lock);
-	WRITE_ONCE(charged_bytes, charged_bytes - (area->charged - keep));
-	spin_unlock(&charge_lock);
+	areas_uncharge(area->charged - keep);
 	area->charged = keep;
 }
 
@@ -159,10 +164,16 @@ static int grow(struct mbuff_area *area, u64 old, u64 size)
 		uncharge_to(area, old);
 		return error;
 	}
-	/* Pages are had only below the size. */
-	i_size_write(inode, size);
-	error = area->kind == MBUFF_KIND_CONTIGUOUS ? contiguous_fill(area, size) :
-						      populate(area, old, size);
+	if (area->kind == MBUFF_KIND_CONTIGUOUS) {
+		/* Who has it mapped must not get a page of his own first. */
+		error = contiguous_fill(area, size);
+		if (!error)
+			i_size_write(inode, size);
+	} else {
+		/* Pages are had only below the size. */
+		i_size_write(inode, size);
+		error = populate(area, old, size);
+	}
 	if (error)
 		shrink_back(area, old);
 	return error;
@@ -570,7 +581,8 @@ int area_set_kind(struct mbuff_area *area, unsigned int kind, u64 by)
 
 	inode_lock(inode);
 	if (kind != area->kind) {
-		if (i_size_read(inode) || area_is_held(area))
+		if (i_size_read(inode) || area_is_held(area) ||
+		    SHMEM_I(inode)->seals & F_SEAL_SHRINK)
 			error = -EBUSY;
 		else
 			WRITE_ONCE(area->kind, kind);
@@ -581,12 +593,17 @@ int area_set_kind(struct mbuff_area *area, unsigned int kind, u64 by)
 	return error;
 }
 
-/* For /dev/udmabuf, which wants memory that stays; it shrinks never again. */
-void area_seal(struct mbuff_area *area)
+/* For /dev/udmabuf, which wants memory that can stay pinned; it shrinks never again. */
+int area_seal(struct mbuff_area *area)
 {
 	struct inode *inode = file_inode(area->file);
+	int error = 0;
 
 	inode_lock(inode);
-	SHMEM_I(inode)->seals |= F_SEAL_SHRINK;
+	if (area->kind == MBUFF_KIND_PAGES || contiguous_can_be_pinned(area))
+		SHMEM_I(inode)->seals |= F_SEAL_SHRINK;
+	else
+		error = -EOPNOTSUPP;
 	inode_unlock(inode);
+	return error;
 }

@@ -182,6 +182,8 @@ static long open_area(struct mbuff_session *session, void __user *argument)
 	if (request.how & MBUFF_OPEN_SEALED)
 		mask |= MAY_WRITE;
 	fd = area_permission(area, mask);
+	if (!fd && request.how & MBUFF_OPEN_SEALED)
+		fd = area_seal(area);
 	if (fd)
 		goto area;
 	fd = get_unused_fd_flags(request.flags & O_CLOEXEC);
@@ -194,8 +196,6 @@ static long open_area(struct mbuff_session *session, void __user *argument)
 		fd = PTR_ERR(file);
 		goto area;
 	}
-	if (request.how & MBUFF_OPEN_SEALED)
-		area_seal(area);
 	fd_install(fd, file);
 area:
 	area_put(area);

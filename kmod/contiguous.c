@@ -27,7 +27,8 @@ struct mbuff_contiguous {
 	struct page *first;
 	unsigned long count; /* pages */
 	dma_addr_t dma;
-	bool by_dma; /* else by the page allocator */
+	bool by_dma; /* of CMA; else of the page allocator */
+	u64 charged; /* bytes, once the area has gone and they are still pinned */
 	struct delayed_work later;
 };
 
@@ -41,6 +42,12 @@ static struct workqueue_struct *queue;
 bool contiguous_scrubs(void)
 {
 	return READ_ONCE(scrub);
+}
+
+/* For long: who asks the kernel for that with memory of CMA, asks in vain, and for ever. */
+bool contiguous_can_be_pinned(const struct mbuff_area *area)
+{
+	return area->contiguous && !area->contiguous->by_dma;
 }
 
 /* Above the largest block there is only CMA: the DMA API says NULL where there is none. */
@@ -77,16 +84,12 @@ static bool is_ours_alone(struct mbuff_contiguous *memory)
 	return true;
 }
 
-/*
- * Memory of the page allocator goes page by page, each with its last user. CMA wants it back as a
- * whole, so who still has a page pinned is waited for; the module stays as long.
- */
 static void give_back(struct mbuff_contiguous *memory)
 {
 	unsigned long at;
 
 	for (at = 0; at < memory->count; at++) {
-		if (contiguous_scrubs() && page_count(memory->first + at) == 1)
+		if (contiguous_scrubs())
 			clear_highpage(memory->first + at);
 		if (!memory->by_dma)
 			put_page(memory->first + at);
@@ -96,6 +99,7 @@ static void give_back(struct mbuff_contiguous *memory)
 	if (memory->by_dma)
 		dma_free_pages(&device->dev, memory->count << PAGE_SHIFT, memory->first,
 			       memory->dma, DMA_BIDIRECTIONAL);
+	areas_uncharge(memory->charged);
 	kfree(memory);
 }
 
@@ -112,7 +116,11 @@ static void give_back_later(struct work_struct *work)
 	}
 }
 
-/* The pages have left the page cache. Inode lock, or the area is on its way out. */
+/*
+ * The pages have left the page cache. CMA wants them back as a whole, and what is scrubbed has to
+ * be unused, so who still has one pinned is waited for; module and charge stay as long. Inode
+ * lock.
+ */
 void contiguous_release(struct mbuff_area *area)
 {
 	struct mbuff_contiguous *memory = area->contiguous;
@@ -121,10 +129,12 @@ void contiguous_release(struct mbuff_area *area)
 		return;
 	area->contiguous = NULL;
 	WRITE_ONCE(area->physical, 0);
-	if (!memory->by_dma || is_ours_alone(memory)) {
+	if (is_ours_alone(memory)) {
 		give_back(memory);
 		return;
 	}
+	memory->charged = area->charged;
+	area->charged = 0;
 	INIT_DELAYED_WORK(&memory->later, give_back_later);
 	__module_get(THIS_MODULE);
 	queue_delayed_work(queue, &memory->later, RETRY_TIME);
@@ -143,7 +153,8 @@ static int insert(struct address_space *mapping, struct page *page, pgoff_t inde
 	/* A clean page would be dropped as one that was never written. */
 	folio_set_dirty(folio);
 	xa_lock_irq(&mapping->i_pages);
-	error = xa_err(__xa_store(&mapping->i_pages, index, folio, GFP_KERNEL_ACCOUNT));
+	/* EBUSY: a page fault that has seen the size of before put its own there. */
+	error = __xa_insert(&mapping->i_pages, index, folio, GFP_KERNEL_ACCOUNT);
 	if (!error) {
 		mapping->nrpages++;
 		__lruvec_stat_mod_folio(folio, NR_FILE_PAGES, 1);
@@ -158,8 +169,9 @@ static int insert(struct address_space *mapping, struct page *page, pgoff_t inde
 }
 
 /*
- * Gives an area without memory `size` bytes of it, zeroed. Inode lock; the size is set already.
- * After an error the caller truncates what has come into the page cache, and then releases.
+ * Gives an area without memory `size` bytes of it, zeroed. Inode lock; the size is set
+ * when they are there. After an error the caller truncates what has come into the page cache, and
+ * then releases.
  */
 int contiguous_fill(struct mbuff_area *area, u64 size)
 {

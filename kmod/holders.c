@@ -146,7 +146,7 @@ int holders_release(struct mbuff_area *area, struct module *module, u64 *left)
 	return 0;
 }
 
-/* Of an area that never got its name. */
+/* Of an area that never got its name, or goes with the module. */
 void holders_drop_all(struct mbuff_area *area)
 {
 	struct mbuff_holder *holder, *next;

@@ -118,7 +118,7 @@ int area_permission(struct mbuff_area *area, int mask);
 bool area_is_callers(struct mbuff_area *area);
 bool area_may_remove(struct mbuff_area *area);
 int area_set_kind(struct mbuff_area *area, unsigned int kind, u64 by);
-void area_seal(struct mbuff_area *area);
+int area_seal(struct mbuff_area *area);
 int area_map(struct mbuff_area *area);
 void area_unmap(struct mbuff_area *area);
 u64 area_size(const struct mbuff_area *area);
@@ -126,6 +126,7 @@ u64 areas_bytes(void);
 unsigned int areas_alive(void);
 int area_memory_left(u64 bytes);
 u64 areas_max_bytes(void);
+void areas_uncharge(u64 bytes);
 
 static inline bool area_is_held(const struct mbuff_area *area)
 {
@@ -138,8 +139,10 @@ void contiguous_exit(void);
 int contiguous_fill(struct mbuff_area *area, u64 size);
 void contiguous_release(struct mbuff_area *area);
 bool contiguous_scrubs(void);
+bool contiguous_can_be_pinned(const struct mbuff_area *area);
 int reserved_init(const struct file_operations *area_fops);
 void reserved_exit(void);
+void reserved_is_ready(void);
 void reserved_release(struct mbuff_area *area);
 void *reserved_memory(const struct mbuff_area *area);
 

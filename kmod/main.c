@@ -30,6 +30,7 @@ static int __init mbuff_init(void)
 	error = chardev_init();
 	if (error)
 		goto reserved;
+	reserved_is_ready();
 	return 0;
 
 reserved:

@@ -8,6 +8,7 @@
 #include <linux/ioport.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/splice.h>
 #include <linux/string.h>
@@ -24,11 +25,12 @@ struct mbuff_reserved {
 };
 
 static char *reserved;
-module_param(reserved, charp, 0444);
+module_param(reserved, charp, 0400); /* it tells addresses */
 MODULE_PARM_DESC(reserved, "Ranges reserved at boot, as areas: NAME:SIZE@ADDRESS[,...]");
 
 static struct mbuff_area *areas[RANGES_MAX];
 static unsigned int area_count;
+static bool ready; /* the module was loaded: what is there now was written by our users */
 static struct file_operations reserved_fops;
 
 static struct mbuff_reserved *memory_of(struct file *file)
@@ -90,6 +92,8 @@ static int reserved_mmap(struct file *file, struct vm_area_struct *vma)
 	if (!(vma->vm_flags & VM_SHARED) && vma->vm_flags & VM_MAYWRITE)
 		return -EINVAL;
 	mbuff_vm_flags_set(vma, VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
+	/* As memremap() has it, where memory is encrypted. */
+	vma->vm_page_prot = pgprot_decrypted(vma->vm_page_prot);
 	vma->vm_ops = &reserved_vm_ops;
 	return 0;
 }
@@ -214,12 +218,16 @@ form:
 void reserved_release(struct mbuff_area *area)
 {
 	struct mbuff_reserved *memory = area->reserved;
+	u64 at, len;
 
 	if (!memory)
 		return;
 	area->reserved = NULL;
-	if (contiguous_scrubs())
-		memset(memory->memory, 0, memory->size);
+	for (at = 0; ready && contiguous_scrubs() && at < memory->size; at += len) {
+		len = min_t(u64, memory->size - at, SZ_1M);
+		memset(memory->memory + at, 0, len);
+		cond_resched();
+	}
 	memunmap(memory->memory);
 	kfree(memory);
 }
@@ -236,9 +244,15 @@ void reserved_exit(void)
 	while (area_count) {
 		area = areas[--area_count];
 		__module_get(THIS_MODULE);
+		holders_drop_all(area); /* counts of programs, which keep no module */
 		registry_remove(area, 0);
 		area_put(area);
 	}
+}
+
+void reserved_is_ready(void)
+{
+	ready = true;
 }
 
 int reserved_init(const struct file_operations *area_fops)

@@ -321,7 +321,7 @@ static __inline__ void mbuff_drop(const char *name, void *mbuf, int how)
 	int before = errno, error = 0, fd, done;
 
 	if (mbuf && mbuff_unmap_memory(mbuf))
-		error = errno;
+		return; /* freed twice: the count that is left is somebody else's */
 	fd = mbuff_open_dev(name, &req);
 	if (fd >= 0)
 		done = how != MBUFF_COUNTED || ioctl(fd, IOCTL_MBUFF_DEALLOCATE, &req) != -1;

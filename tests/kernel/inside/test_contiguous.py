@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import mmap
 import os
-import random
 import signal
 import struct
 import subprocess
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -26,14 +27,23 @@ from mbufffs.pagemap import Extent, extents
 from tests.conftest import wait_for
 from tests.kernel.inside.conftest import Ktest, given_back
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, old
-from tests.kernel.inside.raw_ioctl import NOBODY, PAGE, call, read_events, refused
+from tests.kernel.inside.processes import touched_behind
+from tests.kernel.inside.raw_ioctl import (
+    NOBODY,
+    PAGE,
+    address_of,
+    call,
+    libc,
+    read_events,
+    refused,
+)
 
 pytestmark = pytest.mark.rt
 
 MIB = 1 << 20
 BLOCK = 4 * MIB  # the page allocator's largest
-SOAK = bool(os.environ.get("MBUFF_SOAK"))
 PROC = Path("/proc/mbuff/regions")
+MADV_POPULATE_WRITE = 23
 UDMABUF_CREATE = 0x40187542  # _IOW('u', 0x42, struct udmabuf_create)
 
 
@@ -128,13 +138,73 @@ def test_a_page_that_somebody_has_pinned_is_given_back_with_its_last_user(
     registry.remove(area)
     quarter = size // 4
     meanwhile = how_many(registry, quarter)
+    assert registry.usage().used_bytes == size
     assert os.read(reader, 4) == b"kept"
     os.close(reader)
     os.close(writer)
-    if contiguous().cma_total:  # which takes back the whole
+    wait_for(lambda: registry.usage().used_bytes == 0, "it is given back")
+    if contiguous().cma_total:
         wait_for(lambda: how_many(registry, quarter) >= meanwhile + 4, "CMA has it again")
-    else:
-        assert meanwhile
+
+
+def test_a_page_that_somebody_has_locked_is_given_back(registry: Registry) -> None:
+    area = registry.create(b"a", size=BLOCK, contiguous=True)
+    with opened(registry, area) as memory:
+        start, length = ctypes.c_void_p(address_of(memory)), ctypes.c_size_t(BLOCK)
+        assert libc.mlock(start, length) == 0
+        assert pieces(registry, area) == [Extent(0, registry.attributes(area).physical, BLOCK)]
+        registry.remove(area)
+    wait_for(lambda: registry.usage().used_bytes == 0, "it is given back")
+
+
+def test_who_touches_memory_while_it_comes_gets_no_other(registry: Registry) -> None:
+    """A fault does not wait for who changes the size."""
+    area = registry.create(b"a", contiguous=True)
+    fd = registry.open_area(area, os.O_RDWR)
+    libc.mmap.restype = ctypes.c_void_p
+    start = libc.mmap(None, ctypes.c_size_t(BLOCK), mmap.PROT_READ | mmap.PROT_WRITE,
+                      mmap.MAP_SHARED, fd, ctypes.c_long(0))
+    ended = threading.Event()
+
+    def touch() -> None:  # what the kernel cannot touch for us is an error, and no SIGBUS
+        while not ended.is_set():
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(BLOCK), MADV_POPULATE_WRITE)
+
+    threads = [threading.Thread(target=touch) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(50):
+            try:
+                os.ftruncate(fd, BLOCK)
+            except OSError as error:
+                assert error.errno in (errno.EBUSY, errno.ENOMEM)
+                continue
+            os.pwrite(fd, bytes([number]), BLOCK - PAGE)
+            assert ctypes.string_at(start + BLOCK - PAGE, 1) == bytes([number])
+            assert pieces(registry, area) == [Extent(0, registry.attributes(area).physical, BLOCK)]
+            os.ftruncate(fd, 0)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+        libc.munmap(ctypes.c_void_p(start), ctypes.c_size_t(BLOCK))
+        os.close(fd)
+
+
+@pytest.mark.parametrize("kind", ["pages", "contiguous"])
+def test_no_mapping_reaches_past_the_end_into_another_area(registry: Registry, kind: str) -> None:
+    areas = [registry.create(b"%d" % number, size=3 * PAGE, contiguous=kind == "contiguous")
+             for number in range(16)]
+    for area in areas:
+        fd = registry.open_area(area, os.O_RDWR)
+        os.pwrite(fd, b"\x55" * 3 * PAGE, 0)
+        os.close(fd)
+    for area in areas:
+        fd = registry.open_area(area, os.O_RDWR)
+        touched = touched_behind(fd, 3 * PAGE)
+        os.close(fd)
+        assert touched == signal.SIGBUS
 
 
 def test_a_kind_is_chosen_before_there_is_memory(registry: Registry) -> None:
@@ -289,33 +359,28 @@ def test_an_area_becomes_a_dma_buf(registry: Registry, contiguous: bool) -> None
     os.close(device)
 
 
-def test_all_kinds_come_and_go_in_any_order_and_keep_their_content(registry: Registry) -> None:
-    chance = random.Random(4)
-    kept: dict[bytes, tuple[int, bytes]] = {}
-    for number in range(10_000 if SOAK else 300):
-        if kept and chance.random() < 0.5:
-            name = chance.choice(list(kept))
-            area, content = kept.pop(name)
-            fd = registry.open_area(area, os.O_RDONLY)
-            assert os.pread(fd, len(content) + 1, 0) == content
-            os.close(fd)
-            registry.remove(area)
-            continue
-        name, size = b"%d" % number, chance.choice([1, PAGE, 9 * PAGE, 100_000, MIB])
+def test_what_cannot_be_pinned_for_long_is_not_sealed(registry: Registry) -> None:
+    empty = registry.create(b"a", contiguous=True)
+    refused(errno.EOPNOTSUPP, registry.open_area, empty, os.O_RDWR, sealed=True)
+    pages = registry.create(b"b")
+    os.close(registry.open_area(pages, os.O_RDWR, sealed=True))
+    refused(errno.EBUSY, registry.set_kind, pages, "contiguous")
+    if contiguous().cma_total:
+        area = registry.create(b"c", size=64 * MIB, contiguous=True)
+        refused(errno.EOPNOTSUPP, registry.open_area, area, os.O_RDWR, sealed=True)
+
+
+def test_when_no_piece_is_left_nothing_is_taken(registry: Registry) -> None:
+    areas = []
+    while True:
         try:
-            area = registry.create(name, size=size, contiguous=chance.random() < 0.6)
+            areas.append(registry.create(b"%d" % len(areas), size=BLOCK, contiguous=True))
         except OSError as error:
-            assert error.errno == errno.ENOMEM
-            continue
-        content = chance.randbytes(size)
-        fd = registry.open_area(area, os.O_RDWR)
-        assert os.pread(fd, size, 0) == bytes(size)
-        assert os.pwrite(fd, content, 0) == size
-        os.close(fd)
-        kept[name] = area, content
-        if len(kept) > 24:
-            oldest, _ = kept.pop(next(iter(kept)))
-            registry.remove(oldest)
+            assert error.errno in (errno.ENOMEM, errno.ENOSPC)
+            break
+    assert len(areas) > 8
+    assert registry.usage().used_bytes == BLOCK * len(areas)
+    assert len(list(registry.areas())) == len(areas)
 
 
 def test_a_program_that_is_killed_leaves_no_contiguous_memory(registry: Registry) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from mbufffs.backends import registry as abi
 from mbufffs.backends.registry import Registry
-from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, INFO, SELECT
+from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, INFO, SELECT, old
 from tests.kernel.inside.raw_ioctl import (
     COMMANDS,
     PAGE,
@@ -33,6 +33,8 @@ pytestmark = pytest.mark.rt
 UNMAPPED = PAGE  # nobody can map the first pages
 KERNEL = 0xFFFF888000000000
 CHANGE_MODE = 1
+BY_NAME = (abi._IOC_OPEN, abi._IOC_RESIZE, abi._IOC_CHANGE, abi._IOC_REMOVE, abi._IOC_STAT,
+           abi._IOC_NOTIFY, abi._IOC_KIND)  # or by number, as their structures begin with both
 OLD_COMMANDS = (INFO, ALLOCATE, DEALLOCATE, SELECT)
 WRONG_NAMES = {
     b"": errno.EINVAL, b"/": errno.EINVAL, b"/a": errno.EINVAL, b"a/": errno.EINVAL,
@@ -68,6 +70,11 @@ def create(address: int, length: int, *, flags: int = 0, size: int = 0, mode: in
     return abi._CREATE.pack(address, length, flags, size, mode, uid, gid, reserved, area)
 
 
+def asks(command: int, begin: bytes) -> bytes:
+    """The structure of a command, with zeros behind what it begins with."""
+    return begin + bytes(size_of(command) - len(begin))
+
+
 def test_a_pointer_to_nothing_is_efault(registry: Registry) -> None:
     for command in (*COMMANDS.values(), *OLD_COMMANDS):
         for address in (0, UNMAPPED, KERNEL, 2**64 - 1, 2**63):
@@ -85,9 +92,25 @@ def test_a_structure_that_ends_behind_a_mapping_is_efault(registry: Registry) ->
 def test_a_name_at_an_unmapped_address_is_efault(registry: Registry) -> None:
     for address in (0, UNMAPPED, KERNEL):
         refused(errno.EFAULT, call, registry.fd, abi._IOC_CREATE, create(address, 3))
-        refused(errno.EFAULT, call, registry.fd, abi._IOC_NOTIFY, which(name=address, length=3))
-        refused(errno.EFAULT, call, registry.fd, abi._IOC_RENAME,
-                abi._RENAME.pack(address, address, 3, 3, 0, 0))
+        for command in BY_NAME:
+            refused(errno.EFAULT, call, registry.fd, command,
+                    asks(command, which(name=address, length=3)))
+        buffer, good = text(b"new")
+        for names in ((address, good), (good, address)):
+            refused(errno.EFAULT, call, registry.fd, abi._IOC_RENAME,
+                    abi._RENAME.pack(*names, 3, 3, 0, 0))
+        del buffer
+
+
+def test_owners_at_an_unmapped_address_are_efault(registry: Registry) -> None:
+    area = area_of(registry)
+    old(registry, ALLOCATE, b"there", PAGE)
+    try:
+        for address in (0, UNMAPPED, KERNEL):
+            refused(errno.EFAULT, call, registry.fd, abi._IOC_STAT,
+                    asks(abi._IOC_STAT, which(area) + struct.pack("=QI", address, 1)))
+    finally:
+        old(registry, DEALLOCATE, b"there")
 
 
 @pytest.mark.parametrize(("name", "code"), WRONG_NAMES.items(),
@@ -100,12 +123,8 @@ def test_a_wrong_name_has_one_errno_in_every_command(registry: Registry, name: b
     refused(code, registry.rename, b"there", name)
     if name:
         named = which(name=address, length=len(name))
-        refused(code, call, registry.fd, abi._IOC_NOTIFY, named)
-        refused(code, call, registry.fd, abi._IOC_RESIZE, named + struct.pack("=Q", 1))
-        refused(code, call, registry.fd, abi._IOC_REMOVE, named + bytes(8))
-        refused(code, call, registry.fd, abi._IOC_OPEN, named + bytes(8))
-        refused(code, call, registry.fd, abi._IOC_STAT,
-                named + bytes(size_of(abi._IOC_STAT) - len(named)))
+        for command in BY_NAME:
+            refused(code, call, registry.fd, command, asks(command, named))
     del buffer
 
 
@@ -126,10 +145,8 @@ def test_the_longest_name_and_component_are_fine(registry: Registry) -> None:
 def test_number_and_name_together_are_einval(registry: Registry) -> None:
     buffer, address = text(b"there")
     both = which(area_of(registry), address, 5)
-    for request, command in ((both, abi._IOC_NOTIFY), (both + bytes(8), abi._IOC_REMOVE),
-                             (both + bytes(8), abi._IOC_OPEN),
-                             (both + bytes(8), abi._IOC_RESIZE)):
-        refused(errno.EINVAL, call, registry.fd, command, request)
+    for command in BY_NAME:
+        refused(errno.EINVAL, call, registry.fd, command, asks(command, both))
     refused(errno.EINVAL, call, registry.fd, abi._IOC_NOTIFY, which(area_of(registry), address, 0))
     refused(errno.EINVAL, call, registry.fd, abi._IOC_FORGET, which(0, address, 5))
     del buffer
@@ -138,12 +155,11 @@ def test_number_and_name_together_are_einval(registry: Registry) -> None:
 def test_what_is_reserved_must_be_0(registry: Registry) -> None:
     area = area_of(registry)
     buffer, address = text(b"new")
-    bad = which(area, reserved=1)
+    for command in (*BY_NAME, abi._IOC_FORGET):
+        refused(errno.EINVAL, call, registry.fd, command,
+                asks(command, which(area, reserved=1)))
     for request, command in (
-            (bad, abi._IOC_NOTIFY), (bad, abi._IOC_FORGET), (bad + bytes(8), abi._IOC_OPEN),
-            (bad + bytes(8), abi._IOC_RESIZE), (bad + bytes(8), abi._IOC_REMOVE),
-            (bad + bytes(size_of(abi._IOC_CHANGE) - len(bad)), abi._IOC_CHANGE),
-            (bad + bytes(size_of(abi._IOC_STAT) - len(bad)), abi._IOC_STAT),
+            (which(area) + struct.pack("=II", 0, 1), abi._IOC_KIND),
             (which(area) + struct.pack("=II", 0, 1), abi._IOC_REMOVE),
             (create(address, 3, reserved=1), abi._IOC_CREATE),
             (create(address, 3, area=area), abi._IOC_CREATE),

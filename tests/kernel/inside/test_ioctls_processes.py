@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import fcntl
 import mmap
 import os
 import platform
-import re
 import signal
 import struct
 import subprocess
@@ -24,6 +22,7 @@ from mbufffs.backends.registry import Registry
 from tests.conftest import wait_for
 from tests.kernel.inside.conftest import Module, given_back
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, SELECT, old
+from tests.kernel.inside.processes import until_killed
 from tests.kernel.inside.raw_ioctl import PAGE, address_of, libc, refused
 
 pytestmark = pytest.mark.rt
@@ -39,23 +38,6 @@ SOAK = bool(os.environ.get("MBUFF_SOAK"))
 def registry(module: Module) -> Iterator[Registry]:
     with given_back(counted=True) as registry:
         yield registry
-
-
-def until_killed(steps: Callable[[], None]) -> None:
-    """A child that does these steps, says so, and is killed."""
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            steps()
-            os.write(theirs, b"d")
-        finally:
-            signal.pause()
-    assert os.read(ours, 1) == b"d"
-    os.kill(child, signal.SIGKILL)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
-    os.close(ours)
-    os.close(theirs)
 
 
 def test_a_process_killed_after_each_step_leaves_what_it_had_counted_alone(
@@ -195,43 +177,6 @@ def test_a_module_in_use_is_not_unloaded(module: Module) -> None:
     registry.remove(kept)
     registry.close()
     module.unload()
-
-
-def _free_memory() -> dict[str, int]:
-    Path("/proc/sys/vm/drop_caches").write_text("3")
-    found = {name: int(value) for name, value in re.findall(
-        r"(\w+): +(\d+) kB", Path("/proc/meminfo").read_text())}
-    # Each processor keeps free pages of its own, which MemFree leaves out: tens of MiB.
-    kept = re.findall(r"^ +count: +(\d+)", Path("/proc/zoneinfo").read_text(), re.MULTILINE)
-    return {"MemFree": found["MemFree"] + sum(map(int, kept)) * PAGE // 1024,
-            "SUnreclaim": found["SUnreclaim"]}
-
-
-def test_loading_using_and_unloading_leaks_nothing(module: Module) -> None:
-    rounds = 1000 if SOAK else 20
-    module.unload()
-    for number in range(rounds + 5):
-        if number == 5:
-            before = _free_memory()
-        module.insmod()
-        with contextlib.closing(Registry.open()) as registry:
-            events = registry.events()
-            area = registry.create(b"directory/new", size=4 * MIB)
-            fd = registry.open_area(area, os.O_RDWR)
-            mapping = mmap.mmap(fd, 4 * MIB)
-            mapping[MIB] = 1
-            registry.notify(area)
-            old(registry, ALLOCATE, b"old", MIB)
-            old(registry, DEALLOCATE, b"old")
-            mapping.close()
-            os.close(fd)
-            registry.remove(area)
-            os.close(events)
-        module.unload()
-    after = _free_memory()
-    # One area a round would be 80 MiB, one object of the smallest slab with each some KiB.
-    assert before["MemFree"] - after["MemFree"] < 16 << 10, (before, after)
-    assert after["SUnreclaim"] - before["SUnreclaim"] < 4 << 10, (before, after)
 
 
 def test_a_disk_is_read_and_written_directly_from_an_area(registry: Registry,

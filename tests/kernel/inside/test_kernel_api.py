@@ -8,6 +8,7 @@ import errno
 import mmap
 import os
 import select
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -170,6 +171,22 @@ def test_an_area_made_by_a_module_alone_goes_with_the_last(ktest: Ktest,
     assert names(registry) == [b"a"]
     os.close(fd)
     wait_for(lambda: names(registry) == [], "it goes with its last descriptor")
+
+
+def test_mode_and_group_of_what_modules_make_are_parameters(ktest: Ktest,
+                                                            registry: Registry) -> None:
+    parameters = Path("/sys/module/mbuff/parameters")
+    try:
+        (parameters / "mode").write_text("0640")
+        (parameters / "gid").write_text("7")
+        ktest.run("alloc", "a", PAGE)
+        ktest.run("make", "b", PAGE, 604)
+        ktest.run("contiguous", "c", PAGE, 604)
+        assert [(stat.S_IMODE(found.mode), found.uid, found.gid)
+                for _, found in registry.areas()] == [(0o640, 0, 7), (0o604, 0, 7), (0o604, 0, 7)]
+    finally:
+        (parameters / "mode").write_text("0660")
+        (parameters / "gid").write_text("0")
 
 
 def test_more_than_there_is_and_sizes_of_none_are_refused(ktest: Ktest,

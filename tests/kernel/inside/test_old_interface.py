@@ -20,6 +20,8 @@ from tests.kernel.inside.conftest import Module
 from tests.kernel.old import FACTS, RAW_FACTS, device_programs
 from tests.kernel.old.device import PAGE, REGIONS, Device, counts, error_of, exists, shown
 
+pytestmark = pytest.mark.rt
+
 LONGEST = b"a-name-of-31-bytes-is-the-limit"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

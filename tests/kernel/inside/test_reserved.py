@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import faulthandler
 import mmap
 import os
-import resource
+import random
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -21,6 +19,8 @@ from mbufffs.backends import registry as abi
 from mbufffs.backends.registry import Registry
 from tests.conftest import wait_for
 from tests.kernel.inside.conftest import Ktest, Module
+from tests.kernel.inside.old_ioctl import ALLOCATE, old
+from tests.kernel.inside.processes import touched_behind
 from tests.kernel.inside.raw_ioctl import PAGE, refused
 from tests.kernel.machine import RESERVED, RESERVED_BYTES
 
@@ -124,6 +124,11 @@ def test_reserved_memory_is_the_same_by_every_way(registry: Registry, dev_mem: m
             assert same() == {3}
             os.pwrite(fd, b"\4", at)
             assert same() == {4}
+        content = random.Random(1).randbytes(RESERVED_BYTES)
+        assert os.pwrite(fd, content, 0) == RESERVED_BYTES
+        assert memory[:] == dev_mem[:] == os.pread(fd, RESERVED_BYTES, 0) == content
+        for at in range(PAGE - 1, RESERVED_BYTES, MIB // 2 + 1):
+            assert ktest.run("peek", number, at) == content[at]
     os.close(fd)
     ktest.unload()
 
@@ -146,25 +151,11 @@ def test_reserved_memory_ends_where_it_ends(registry: Registry) -> None:
     other = registry.create(b"other", size=PAGE)
     refused(errno.EPERM, registry.rename, b"other", b"fpga")
     registry.remove(other)
+    # Of what has no pages, udmabuf would get others.
+    refused(errno.EOPNOTSUPP, registry.open_area, area, os.O_RDWR, sealed=True)
     refused(errno.EINVAL, mmap.mmap, fd, PAGE, mmap.MAP_PRIVATE)  # pages to copy there are none
-    child = os.fork()
-    if not child:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        faulthandler.disable()
-        touch_behind(fd)
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGBUS
+    assert touched_behind(fd, RESERVED_BYTES) == signal.SIGBUS
     os.close(fd)
-
-
-def touch_behind(fd: int) -> None:
-    """By libc: Python's mmap looks at the size of the file first."""
-    libc = ctypes.CDLL(None)
-    libc.mmap.restype = ctypes.c_void_p
-    start = libc.mmap(None, ctypes.c_size_t(RESERVED_BYTES + 2 * PAGE), 3, mmap.MAP_SHARED, fd,
-                      ctypes.c_int64(0))
-    ctypes.string_at(start + RESERVED_BYTES - 1, 1)
-    ctypes.string_at(start + RESERVED_BYTES, 1)
 
 
 def test_reserved_memory_is_left_as_found_and_scrubbed_when_it_is_given_back(
@@ -183,6 +174,34 @@ def test_reserved_memory_is_left_as_found_and_scrubbed_when_it_is_given_back(
     module.insmod(f"reserved={WHOLE}", "scrub=0")
     module.unload()
     assert dev_mem[:5] == b"found"
+    # Nor did a module scrub what it has not served.
+    with pytest.raises(OSError, match="Invalid parameters"):
+        module.insmod(f"reserved={WHOLE},fpga")
+    assert dev_mem[:5] == b"found"
+
+
+def test_what_a_program_has_left_counted_goes_with_the_module(module: Module,
+                                                              dev_mem: mmap.mmap) -> None:
+    module.insmod(f"reserved={WHOLE}")
+    with contextlib.closing(Registry.open()) as registry:
+        area = registry.find(b"fpga").id
+        old(registry, ALLOCATE, b"fpga", PAGE)
+        fd = registry.open_area(area, os.O_RDWR)
+        assert registry.attributes(area).count == 1
+        path = os.open(f"/proc/self/fd/{fd}", os.O_PATH)  # which keeps no module
+        os.close(fd)
+    dev_mem[:5] = b"found"
+    module.unload()
+    assert dev_mem[:5] == bytes(5)
+    assert os.fstat(path).st_size == 0
+    with contextlib.suppress(OSError):
+        os.close(os.open(f"/proc/self/fd/{path}", os.O_RDWR))
+    os.close(path)
+
+
+def test_where_it_lies_is_for_root_alone(registry: Registry) -> None:
+    parameter = Path("/sys/module/mbuff/parameters/reserved")
+    assert parameter.stat().st_mode & 0o7777 == 0o400
 
 
 def test_memory_of_the_kernel_is_refused_by_dev_mem(module: Module) -> None:

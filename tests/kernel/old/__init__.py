@@ -22,6 +22,7 @@ EXAMPLES = REPOSITORY / "examples/kernel"
 FACTS = [
     "default_name",
     "descriptors",
+    "double_free",
     "failed_attach",
     "forked",
     "freed_while_mapped",
@@ -35,7 +36,8 @@ FACTS = [
     "zeroed",
 ]
 # They call ioctl(2) and so need the device.
-RAW_FACTS = ["raw_careless", "raw_files", "raw_race", "raw_values"]
+RAW_FACTS = ["raw_careless", "raw_files", "raw_new", "raw_race", "raw_values", "rtai_piece"]
+WITH_NEW = {"raw_new", "rtai_piece", "rtai_shared"}  # they include linux/mbuff.h
 TOOLS = ["find", "leave", "storm"]
 
 # The user sides of examples/kernel, which are built with these.
@@ -74,8 +76,7 @@ def build(name: str, directory: Path, *flags: str) -> Path:
         command = ["gcc", "-std=gnu89", "-w", str(HERE / f"{name}.c")]
     else:
         command = ["gcc", "-std=gnu89", *_STRICT, str(HERE / f"{name}.c")]
-    # Programs of mbuff need its header alone; rtai_shm.h is ours, and takes both.
-    headers = [f"-I{HEADERS}", f"-I{UAPI}"] if name.startswith("rtai") else [f"-I{HEADERS}"]
+    headers = [f"-I{HEADERS}", *([f"-I{UAPI}"] if name in WITH_NEW else [])]
     subprocess.run([*command, *flags, "-g", "-O1", *headers, "-o", str(program)], check=True)
     return program
 

@@ -10,7 +10,7 @@ static const struct {
 } refused[] = {
 	{ "mybuf", 0, EINVAL },
 	{ "mybuf", -1, EINVAL },
-	{ "mybuf", -2147483647, EINVAL },
+	{ "mybuf", -2147483647 - 1, EINVAL },
 	{ "", 100, EINVAL },
 	{ "..", 100, EINVAL },
 	{ ".", 100, EINVAL },
@@ -35,6 +35,9 @@ int main(void)
 			FACT(!mbuff_alloc(name, size) && errno == error);
 			FACT(!mbuff_attach(name, size) && errno == error);
 			FACT(!mbuff_mmap(name, size) && errno == error);
+			FACT(!mbuff_alloc_at(name, size, NULL) && errno == error);
+			FACT(!mbuff_attach_at(name, size, NULL) && errno == error);
+			FACT(!mbuff_mmap_at(name, size, NULL) && errno == error);
 			FACT(size <= 0 || mbuff_size(name) == -error);
 			mbuff_free(name, NULL); /* what is not there cannot be freed */
 		}

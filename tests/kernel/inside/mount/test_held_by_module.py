@@ -19,14 +19,17 @@ from typing import NamedTuple
 import pytest
 
 from mbufffs.backends.registry import Registry
-from tests.conftest import Mounted, wait_for
+from tests.conftest import Mounted, run, wait_for
 from tests.kernel.inside.conftest import Ktest
-from tests.kernel.inside.raw_ioctl import PAGE, address_of, libc, read_events
+from tests.kernel.inside.mount.waiting import each_way_is_woken, no_wakeup_is_lost
+from tests.kernel.inside.processes import until_killed
+from tests.kernel.inside.raw_ioctl import PAGE, address_of, libc, read_events, refused
 from tests.kernel.old import NO_DEVICE
 
 pytestmark = pytest.mark.rt
 
 PAGES = 4
+COUNTS = "100000" if os.environ.get("MBUFF_SOAK") else "2000"
 FS_IOC_UNRESVSP = 0x4030582B  # linux/falloc.h: the oldest way to punch a hole
 MADV_FREE, MADV_REMOVE, MADV_COLD, MADV_PAGEOUT, MADV_COLLAPSE = 8, 9, 20, 21, 25
 
@@ -84,7 +87,7 @@ def advise(memory: mmap.mmap, advice: int) -> None:
 def test_nothing_parts_the_pages_of_a_program_from_the_modules(held: Held) -> None:
     fd, memory = held.fd, mmap.mmap(held.fd, PAGES * PAGE)
     space = struct.pack("=hhxxxxqqiI16x", 0, 0, 0, PAGE, 0, 0)
-    refused: list[Callable[[], object]] = [
+    attempts: list[Callable[[], object]] = [
         *(lambda mode=mode: allocate(fd, mode)  # type: ignore[misc]
           for mode in (0x02, 0x03, 0x08, 0x10, 0x11, 0x20, 0x40)),
         *(lambda size=size: os.ftruncate(fd, size)  # type: ignore[misc]
@@ -93,7 +96,7 @@ def test_nothing_parts_the_pages_of_a_program_from_the_modules(held: Held) -> No
         lambda: fcntl.ioctl(fd, FS_IOC_UNRESVSP, space),
     ]
     held.agree(memory)
-    for number, attempt in enumerate(refused):
+    for number, attempt in enumerate(attempts):
         with pytest.raises(OSError) as caught:
             attempt()
         assert caught.value.errno in (errno.EBUSY, errno.EOPNOTSUPP, errno.ENOTTY), number
@@ -188,11 +191,83 @@ def test_a_program_killed_while_an_area_grows_leaves_it_whole(
         wait_for(lambda: registry.usage().used_bytes == 0, "its memory is back")
 
 
+@pytest.mark.parametrize("make", [
+    "truncate -s 8192 made", "dd if=/dev/zero of=made bs=4096 count=2 status=none"])
+def test_what_is_made_by_path_is_found_in_a_module(mounted: Mounted, registry: Registry,
+                                                   ktest: Ktest, make: str) -> None:
+    run("sh", "-c", f"cd {mounted.path} && {make}")
+    path = mounted.path / "made"
+    with path.open("r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), b"by path", 5000)
+        number = ktest.run("alloc", "made", 8192)
+        assert ktest.run("peek", number, 5000) == ord("b")
+        ktest.run("poke", number, 5000, ord("B"))
+        assert os.pread(file.fileno(), 7, 5000) == b"By path"
+    refused(errno.EBUSY, path.unlink)
+    refused(errno.ENOMEM, ktest.run, "alloc", "made", 8193)  # it is smaller
+    ktest.run("free", "made")
+    path.unlink()
+
+
+@pytest.mark.parametrize("context", ["thread", "hard", "soft"])
+def test_a_module_wakes_poll_select_and_epoll_and_none_is_lost(
+        mounted: Mounted, registry: Registry, ktest: Ktest, context: str) -> None:
+    number = ktest.run("make", "area", PAGE, 660)
+    path = mounted.path / "area"
+    wait_for(path.exists, "it is there")
+    each_way_is_woken(path, lambda: ktest.run("notify", number, context))
+    no_wakeup_is_lost(path, lambda: ktest.run("notify", number, context))
+
+
+@pytest.mark.parametrize("holder", ["module", "nobody"])
 def test_a_mutex_in_an_area_works_between_processes_by_path(
-        mounted: Mounted, registry: Registry, program: Callable[..., os.PathLike[str]]) -> None:
+        mounted: Mounted, registry: Registry, ktest: Ktest,
+        program: Callable[..., os.PathLike[str]], holder: str) -> None:
     by_path = program("shared_mutex", *NO_DEVICE)
+    if holder == "module":
+        number = ktest.run("make", "mutex", PAGE, 660)
+        wait_for((mounted.path / "mutex").exists, "it is there")
     with open(registry.events(), "rb", buffering=0) as events:
-        subprocess.run([by_path, "mutex", "4", "2000"], check=True, timeout=240,
-                       env={**os.environ, "MBUFF_DIR": str(mounted.path)})
-        assert b"mutex" in [event.name for event in read_events(events.fileno())]
-    assert os.listdir(mounted.path) == []
+        done = subprocess.run([by_path, "mutex", "4", COUNTS], check=False, timeout=1000,
+                              env={**os.environ, "MBUFF_DIR": str(mounted.path)})
+        assert done.returncode == 0
+        if holder == "nobody":
+            assert b"mutex" in [event.name for event in read_events(events.fileno())]
+    if holder == "module":
+        assert [ktest.run("peek", number, at) for at in range(40, 48)] == list(
+            (4 * int(COUNTS)).to_bytes(8, "little"))
+        ktest.run("put", number)
+    wait_for(lambda: os.listdir(mounted.path) == [], "it has gone with its last user")
+
+
+def test_a_program_killed_at_each_step_by_path_leaves_what_it_had_made(
+        mounted: Mounted, registry: Registry) -> None:
+    path, other = mounted.path / "area", mounted.path / "other"
+    mapped: list[mmap.mmap] = []
+
+    def opened() -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+
+    def store() -> None:
+        fd = opened()
+        os.ftruncate(fd, 5000)
+        mapped.append(mmap.mmap(fd, 5000))
+        mapped[-1][4999] = 7
+
+    steps: list[tuple[Callable[[], object], dict[str, int]]] = [
+        (opened, {"area": 0}),
+        (store, {"area": 5000}),
+        (lambda: (store(), path.rename(other)), {"other": 5000}),
+        (lambda: (store(), os.open(path, os.O_RDWR), path.unlink()), {}),
+        (lambda: (other.write_bytes(b"x" * 100), opened(), other.replace(path)), {"area": 100}),
+    ]
+    for step, left in steps:
+        until_killed(step)
+        assert {name: (mounted.path / name).stat().st_size
+                for name in os.listdir(mounted.path)} == left
+        if 5000 in left.values():
+            assert next(mounted.path.iterdir()).read_bytes()[4999] == 7
+        wait_for(lambda left=left: registry.usage().used_bytes
+                 == sum(-(-size // PAGE) * PAGE for size in left.values()), "no more is charged")
+        for name in left:
+            (mounted.path / name).unlink()

@@ -26,6 +26,7 @@ def alive(mounted: Mounted) -> None:
     wait_for(lambda: mounted.info()["server"], "a server is there", PATIENCE)
 
 
+@pytest.mark.rt
 @pytest.mark.timeout(60 + 60 * KILLS)
 def test_clients_notice_no_death_of_the_server(mounted: Mounted, registry: Registry) -> None:
     clients = [subprocess.Popen([sys.executable, CHURN, mounted.path, f"client{number}"],
@@ -69,6 +70,7 @@ def test_what_happens_while_no_server_is_there_is_not_missed(
     wait_for((mounted.path / "new").exists, "what is new is there", PATIENCE)
 
 
+@pytest.mark.rt
 def test_a_waiter_survives_the_death_of_the_server(mounted: Mounted, registry: Registry) -> None:
     area = registry.create(b"area", size=4096)
     wait_for((mounted.path / "area").exists, "it is there")
@@ -94,6 +96,7 @@ def test_a_waiter_survives_the_death_of_the_server(mounted: Mounted, registry: R
         thread.join()
 
 
+@pytest.mark.rt
 def test_a_notification_while_no_server_is_there_wakes(mounted: Mounted,
                                                        registry: Registry) -> None:
     area = registry.create(b"area", size=4096)

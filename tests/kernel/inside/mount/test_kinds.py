@@ -83,6 +83,28 @@ def test_a_kind_is_chosen_by_setfattr_before_there_is_memory(path: Path) -> None
     assert len(extents(str(path / "dma"))) == 1
 
 
+def test_pages_are_told_piece_by_piece(path: Path) -> None:
+    assert mbufffs(path, "create", "frame", "1M").returncode == 0
+    pieces = told(path, "frame", "--extents")["extents"]
+    assert isinstance(pieces, list)
+    assert [piece["offset"] for piece in pieces] == sorted(piece["offset"] for piece in pieces)
+    assert sum(piece["length"] for piece in pieces) == MIB
+    assert all(piece["physical"] > 0 for piece in pieces)
+    assert pieces == [extent._asdict() for extent in extents(str(path / "frame"))]
+
+
+def test_bytes_of_no_kind_are_carried_by_the_daemon(shared_mount: Mounted, path: Path) -> None:
+    before = shared_mount.counts("READ", "WRITE")
+    assert mbufffs(path, "create", "dma", "1M", "--kind", "contiguous").returncode == 0
+    for name in ("dma", "fpga"):
+        with (path / name).open("r+b", buffering=0) as file:
+            os.pwrite(file.fileno(), b"x" * 100_000, 5000)
+            assert os.pread(file.fileno(), 100_000, 5000) == b"x" * 100_000
+            with mmap.mmap(file.fileno(), MIB) as memory:
+                assert memory[5000] == ord("x")
+    assert shared_mount.counts("READ", "WRITE") == before
+
+
 def test_more_than_there_is_in_one_piece_leaves_nothing(path: Path) -> None:
     done = mbufffs(path, "create", "--kind", "contiguous", "dma", "200M")
     assert done.returncode != 0

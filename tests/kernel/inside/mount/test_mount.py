@@ -6,20 +6,25 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import re
 import select
+import stat
 import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mbufffs.backends.registry import RENAME_TREE, Registry
-from tests.conftest import Mounted, wait_for
+from mbufffs.memory import meminfo
+from tests.conftest import Mounted, run, wait_for
+from tests.kernel.inside.conftest import MBUFFFS
 from tests.kernel.inside.mount.conftest import PATIENCE
+from tests.kernel.inside.mount.waiting import each_way_is_woken, no_wakeup_is_lost, told_no_more
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, old
 
 pytestmark = pytest.mark.rt
+
 
 def refused(code: int, function: Callable[..., object], *args: object) -> None:
     with pytest.raises(OSError) as caught:
@@ -164,6 +169,8 @@ def test_info_names_the_holders(mounted: Mounted, registry: Registry) -> None:
     old(registry, ALLOCATE, b"held", 4096)
     owners = os.getxattr(mounted.path / "held", "user.mbuff.owners").decode()
     assert f'"pid": {os.getpid()}, "count": 1' in owners
+    told = run(MBUFFFS, "info", "-m", mounted.path, "held").stdout
+    assert re.search(rf"^owner {os.getpid()} \(\S+\)$", told, re.MULTILINE), told
     assert '"kind": "process"' in owners
     old(registry, DEALLOCATE, b"held")
     assert os.getxattr(mounted.path / "held", "user.mbuff.owners") == b"[]"
@@ -190,12 +197,13 @@ def test_an_old_programs_area_comes_and_goes(mounted: Mounted, registry: Registr
     wait_for(lambda: not path.exists(), "it is gone")
 
 
-def test_links_are_refused(mounted: Mounted) -> None:
+def test_links_and_special_files_are_refused(mounted: Mounted) -> None:
     path = mounted.path / "area"
     path.write_bytes(b"")
     refused(errno.EPERM, os.link, path, mounted.path / "linked")
     refused(errno.EPERM, os.symlink, "area", mounted.path / "linked")
-    refused(errno.EPERM, os.mkfifo, mounted.path / "linked")
+    for kind in (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR):
+        refused(errno.EPERM, os.mknod, mounted.path / "linked", kind | 0o600)
 
 
 def test_nothing_takes_pages_from_under_a_mapping(mounted: Mounted) -> None:
@@ -224,37 +232,39 @@ def test_memory_of_a_removed_area_comes_back(mounted: Mounted, registry: Registr
         wait_for(lambda: registry.usage().used_bytes == before, "its memory is back")
 
 
+def test_the_limit_is_half_of_the_memory_unless_somebody_sets_it(mounted: Mounted,
+                                                                 registry: Registry) -> None:
+    def shown() -> int:
+        found = os.statvfs(mounted.path)
+        return found.f_blocks * found.f_frsize
+
+    parameter = Path("/sys/module/mbuff/parameters/max_bytes")
+    assert parameter.read_text() == "0\n"
+    assert abs(registry.usage().max_bytes - meminfo("MemTotal") // 2) < 1 << 20
+    assert shown() == registry.usage().max_bytes // 4096 * 4096
+    try:
+        parameter.write_text(str(1 << 20))
+        assert shown() == 1 << 20
+        path = mounted.path / "area"
+        for more in (["if=/dev/zero", "bs=64k"], ["if=/dev/zero", "bs=1", "seek=1M", "count=1"]):
+            done = subprocess.run(["dd", *more, f"of={path}", "conv=notrunc"], text=True,
+                                  capture_output=True, check=False, env={"LC_ALL": "C"})
+            assert "No space left on device" in done.stderr
+            assert path.stat().st_size == registry.usage().used_bytes == 1 << 20
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 1 << 20) as memory:
+            assert memory[:] == bytes(1 << 20)
+            refused(errno.ENOSPC, os.pwrite, file.fileno(), b"x", 1 << 20)
+            refused(errno.ENOSPC, os.ftruncate, file.fileno(), (1 << 20) + 1)
+    finally:
+        parameter.write_text("0")
+
+
 # Waiting
-
-def notified_later(registry: Registry, area: int) -> threading.Timer:
-    timer = threading.Timer(0.2, registry.notify, [area])
-    timer.start()
-    return timer
-
-
-def told_no_more(wait: Callable[[float], object]) -> None:
-    """A report is one, but where others have the processor it may come twice: waiters.py."""
-    wait_for(lambda: not wait(0.05), "nothing is told anymore")
-
 
 def test_a_notification_wakes_poll_select_and_epoll(mounted: Mounted, registry: Registry) -> None:
     area = registry.create(b"area", size=4096)
     wait_for((mounted.path / "area").exists, "it is there")
-    with (mounted.path / "area").open("rb") as opened, select.epoll() as epoll:
-        poll = select.poll()
-        poll.register(opened, select.POLLIN)
-        epoll.register(opened, select.EPOLLIN)
-        waits: list[Callable[[float], object]] = [
-            lambda seconds: poll.poll(seconds * 1000),
-            lambda seconds: select.select([opened], [], [], seconds)[0],
-            epoll.poll,
-        ]
-        for wait in waits:
-            assert not wait(0.05)
-            timer = notified_later(registry, area)
-            assert wait(PATIENCE)
-            timer.join()
-            told_no_more(wait)
+    each_way_is_woken(mounted.path / "area", lambda: registry.notify(area))
 
 
 def test_writing_never_waits(mounted: Mounted) -> None:
@@ -294,27 +304,6 @@ def test_every_open_file_is_told(mounted: Mounted, registry: Registry) -> None:
 
 
 def test_no_wakeup_is_lost(mounted: Mounted, registry: Registry) -> None:
-    """Each answer is asked for by a notification, so one that is lost would end it."""
     area = registry.create(b"area", size=4096)
     wait_for((mounted.path / "area").exists, "it is there")
-    with (mounted.path / "area").open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as mapped:
-        poll = select.poll()
-        poll.register(opened, select.POLLIN)
-
-        def count() -> None:
-            for number in range(1, 101):
-                while mapped[0] != number - 1:
-                    answered.wait(PATIENCE)
-                    answered.clear()
-                mapped[1] = number
-                registry.notify(area)
-
-        answered = threading.Event()
-        thread = threading.Thread(target=count)
-        thread.start()
-        for number in range(1, 101):
-            while mapped[1] != number:
-                assert poll.poll(PATIENCE * 1000), f"notification {number} was lost"
-            mapped[0] = number
-            answered.set()
-        thread.join()
+    no_wakeup_is_lost(mounted.path / "area", lambda: registry.notify(area))

@@ -96,9 +96,12 @@ def test_discarding_frees_all_areas_but_those_that_are_held(
     assert old(registry, DEALLOCATE, b"held") == 4096
 
 
+@pytest.mark.rt
 def test_rights_decide_for_other_users_by_path_too(mounted: Mounted, registry: Registry) -> None:
     registry.create(b"mine", size=4096, mode=0o640, uid=NOBODY, gid=0)
     registry.create(b"others", size=4096, mode=0o600)
+    registry.create(b"read", size=4096, mode=0o604)
+    registry.create(b"group", size=4096, mode=0o660, gid=NOBODY)
     wait_for((mounted.path / "others").exists, "they are there")
     mounted.path.chmod(0o1777)
     script = f"""
@@ -119,6 +122,12 @@ refused(os.unlink, "others")
 refused(os.rename, "others", "taken")
 refused(os.truncate, "others", 0)
 refused(open, "/dev/mbuff", "rb")
+assert open("read", "rb").read() == bytes(4096)
+refused(open, "read", "r+b")
+refused(os.truncate, "read", 0)
+open("group", "r+b").write(b"bytes")
+refused(os.chmod, "group", 0o666)
+refused(os.unlink, "group")
 open("new", "wb").write(b"bytes")
 assert os.stat("new").st_uid == {NOBODY}
 os.unlink("new")
@@ -127,6 +136,6 @@ os.unlink("mine")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
                           check=False)
     assert done.returncode == 0, done.stderr
-    assert os.listdir(mounted.path) == ["others"]
+    assert sorted(os.listdir(mounted.path)) == ["group", "others", "read"]
 
 
