@@ -33,12 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="fault tests at full length")
 
 
-PATIENCE = float(os.environ.get("MBUFF_PATIENCE", "1"))  # for machines that are slow on purpose
+SLOWNESS = float(os.environ.get("MBUFF_PATIENCE", "1"))  # for machines that are slow on purpose
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
     """Waits for a fact, never for a time; fails loudly when it does not come true."""
-    seconds *= PATIENCE
+    seconds *= SLOWNESS
     end = time.monotonic() + seconds
     while True:
         if value := condition():

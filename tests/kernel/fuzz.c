@@ -84,8 +84,8 @@ static uint64_t any_address(struct fuzzer *f, void *good)
 	switch (below(f, 16)) {
 	case 0:
 		return 0;
-	case 1:
-		return number(f);
+	case 1: /* of 32 bits most are addresses of ours, which nobody but us may write to */
+		return sizeof(void *) == 8 ? number(f) : below(f, 4096);
 	case 2:
 		return 0xffff888000000000;
 	default:

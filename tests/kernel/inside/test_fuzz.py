@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SLOWNESS
 from tests.kernel.inside.conftest import Ktest, Module
 from tests.kernel.inside.raw_ioctl import NOBODY, PAGE
 from tests.kernel.old import narrow_flags
@@ -21,7 +22,7 @@ SEED = os.environ.get("MBUFF_SEED") or int.from_bytes(os.urandom(4), "little")
 
 pytestmark = [
     pytest.mark.rt,
-    pytest.mark.timeout(max(300, int(CALLS) // 100)),
+    pytest.mark.timeout(SLOWNESS * max(300, int(CALLS) // 100)),
 ]
 
 Program = Callable[..., Path]

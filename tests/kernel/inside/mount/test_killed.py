@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mbufffs.backends.registry import Registry
-from tests.conftest import Mounted, wait_for
+from tests.conftest import SLOWNESS, Mounted, wait_for
 from tests.kernel.inside.mount.conftest import PATIENCE
 
 CHURN = Path(__file__).parents[3] / "mount" / "churn.py"
@@ -27,7 +27,7 @@ def alive(mounted: Mounted) -> None:
 
 
 @pytest.mark.rt
-@pytest.mark.timeout(60 + 60 * KILLS)
+@pytest.mark.timeout(SLOWNESS * (240 + 60 * KILLS))
 def test_clients_notice_no_death_of_the_server(mounted: Mounted, registry: Registry) -> None:
     clients = [subprocess.Popen([sys.executable, CHURN, mounted.path, f"client{number}"],
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

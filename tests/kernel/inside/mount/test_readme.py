@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SLOWNESS
 from tests.kernel.inside.conftest import REPOSITORY
 from tests.kernel.inside.mount.conftest import PATIENCE
 from tests.kernel.old import USER_SIDES, device_programs
 
-pytestmark = pytest.mark.timeout(15 * PATIENCE)
+pytestmark = pytest.mark.timeout(15 * PATIENCE * SLOWNESS)
 
 SAYS = {  # patterns of what the commands print
     "Named at run time": "",
@@ -89,7 +90,7 @@ def test_each_row_has_its_command_which_shows_it(clone: Path) -> None:
             f"({command}) >{clone}/said-{number} 2>&1; echo $? >{clone}/ended-{number}\n"
             for number, command in enumerate(commands.values())))
     done = subprocess.run(["bash", script], cwd=clone, text=True, capture_output=True,
-                          check=False, timeout=10 * PATIENCE)
+                          check=False, timeout=10 * PATIENCE * SLOWNESS)
     said = {row: (clone / f"said-{number}").read_text() for number, row in enumerate(commands)}
     wrong = [f"{row}: {output}" for number, (row, output) in enumerate(said.items())
              if (clone / f"ended-{number}").read_text() != "0\n"
