@@ -39,6 +39,7 @@ static struct mbuff_area *find_and_hold(const char *name, size_t len, const stru
 		area_put(area);
 		return ERR_PTR(error);
 	}
+	WRITE_ONCE(area->used, true);
 	return area;
 }
 
@@ -54,6 +55,7 @@ static struct mbuff_area *make_and_hold(const char *name, size_t len, const stru
 	/* The group is the device's, not one that the caller has to belong to. */
 	file_inode(area->file)->i_gid = group.ia_gid;
 	area->kind = wish->kind;
+	area->used = true;
 	error = area_resize(area, wish->whole_pages ? PAGE_ALIGN(wish->size) : wish->size, 0);
 	if (!error && wish->module)
 		error = area_map(area);

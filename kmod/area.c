@@ -313,6 +313,9 @@ static ssize_t area_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	bool grew = false;
 	size_t wanted;
 
+	/* So that what is appended is in one piece, as no other file system would part it. */
+	if (iocb->ki_flags & IOCB_APPEND)
+		fault_in_iov_iter_readable(from, iov_iter_count(from));
 	for (;;) {
 		result = write_some(iocb, from, &grew);
 		if (result > 0)
@@ -399,10 +402,26 @@ static int area_file_release(struct inode *inode, struct file *file)
 {
 	struct mbuff_area *area = area_of(file);
 
-	if (!weak_of(file) && atomic_dec_and_test(&area->open_cnt))
-		registry_reap(area);
+	if (!weak_of(file)) {
+		WRITE_ONCE(area->used, true);
+		if (atomic_dec_and_test(&area->open_cnt))
+			registry_reap(area);
+	}
 	area_put(area);
 	return 0;
+}
+
+/*
+ * No huge pages by MADV_COLLAPSE: it would fill what the area does not have, outside the limit.
+ * Nothing else minds this flag, and the program cannot take it away.
+ */
+static int area_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	int error = shmem_fops->mmap(file, vma);
+
+	if (!error)
+		mbuff_vm_flags_set(vma, VM_MIXEDMAP);
+	return error;
 }
 
 int areas_init(void)
@@ -419,6 +438,7 @@ int areas_init(void)
 	area_fops.release = area_file_release;
 	area_fops.write_iter = area_write_iter;
 	area_fops.fallocate = area_fallocate;
+	area_fops.mmap = area_mmap;
 	/* shmem's insists on shmem's own operations; the default place is as good. */
 	area_fops.get_unmapped_area = NULL;
 	/* Nobody shall have to wait for a lease of somebody else to map an area. */
@@ -427,6 +447,7 @@ int areas_init(void)
 	area_iops.setattr = area_setattr;
 	/* chattr(1) could make an area immutable under its kernel users. */
 	area_iops.fileattr_set = NULL;
+	area_iops.listxattr = NULL;
 	fput(file);
 	return 0;
 }
@@ -460,6 +481,8 @@ struct mbuff_area *area_new(umode_t mode)
 	 */
 	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	inode->i_mode = S_IFREG | (mode & 07777);
+	/* shmem's own, of this mount, have no limit. */
+	inode->i_opflags &= ~IOP_XATTR;
 	mbuff_mapping_data(inode->i_mapping) = area;
 	inode->i_fop = &area_fops;
 	inode->i_op = &area_iops;

@@ -196,6 +196,14 @@ static long open_area(struct mbuff_session *session, void __user *argument)
 		fd = PTR_ERR(file);
 		goto area;
 	}
+	/* Who asked by name gets what has it, and not what lost its last user just now. */
+	if (request.which.name_len && !(request.how & MBUFF_OPEN_WEAK) &&
+	    !registry_has_name(area)) {
+		fput(file);
+		put_unused_fd(fd);
+		fd = -ENOENT;
+		goto area;
+	}
 	fd_install(fd, file);
 area:
 	area_put(area);

@@ -9,6 +9,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/module.h>
 #include <linux/poll.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -16,9 +17,11 @@
 
 /* A listener that is further behind has to list anew. */
 #define QUEUE_MAX 65536
-#define QUEUE_BYTES_MAX (8UL << 20) /* long names */
-#define LISTENERS_MAX 256	    /* but for CAP_SYS_ADMIN: each costs others time and memory */
-#define BATCH 32		    /* notifications read at once */
+#define QUEUE_BYTES_MAX SZ_8M	     /* long names */
+#define QUEUE_BYTES_OF_USERS SZ_256K /* without CAP_SYS_ADMIN, who can have many listeners */
+#define READ_MAX SZ_1M		     /* bytes that one read gives, and lseek(2) can ask for again */
+#define LISTENERS_MAX 256	     /* but for CAP_SYS_ADMIN: each costs others time and memory */
+#define BATCH 32		     /* notifications read at once */
 
 struct queued {
 	struct list_head link;
@@ -34,6 +37,7 @@ struct listener {
 	struct mutex reading;	/* one reader at a time, with the two below */
 	struct list_head taken; /* what the last read gave */
 	bool lost_taken;
+	size_t bytes_max;
 	struct list_head queue; /* queue lock, as the three below */
 	unsigned int queued;
 	size_t queued_bytes;
@@ -100,6 +104,11 @@ static bool is_last(struct listener *listener, const struct queued *queued)
 	       last->event.kind == queued->event.kind && last->event.id == queued->event.id;
 }
 
+static bool is_full(const struct listener *listener)
+{
+	return listener->queued >= QUEUE_MAX || listener->queued_bytes >= listener->bytes_max;
+}
+
 /*
  * Queues `queued` for `listener` and takes it; NULL says that there was no memory for it. What the
  * listener loses is left in `garbage`: it may be too much to free under the lock.
@@ -110,8 +119,7 @@ static void enqueue(struct listener *listener, struct queued *queued, struct lis
 		kfree(queued);
 		return;
 	}
-	if (!queued || listener->lost || listener->queued >= QUEUE_MAX ||
-	    listener->queued_bytes >= QUEUE_BYTES_MAX) {
+	if (!queued || listener->lost || is_full(listener)) {
 		kfree(queued);
 		list_splice_init(&listener->queue, garbage);
 		listener->queued = 0;
@@ -193,7 +201,9 @@ void events_area_init(struct mbuff_area *area)
 
 void events_area_gone(struct mbuff_area *area)
 {
-	irq_work_sync(&area->wake);
+	/* On PREEMPT_RT it waits for a grace period, even for what was never queued. */
+	if (atomic64_read(&area->notified))
+		irq_work_sync(&area->wake);
 	spin_lock_irq(&notify_lock);
 	if (!RB_EMPTY_NODE(&area->notified_node))
 		rb_erase(&area->notified_node, &notified_areas);
@@ -360,7 +370,7 @@ static ssize_t events_read(struct file *file, char __user *buffer, size_t len, l
 	free_all(&listener->taken);
 	listener->lost_taken = false;
 	for (;;) {
-		result = read_some(listener, buffer, len);
+		result = read_some(listener, buffer, min_t(size_t, len, READ_MAX));
 		if (result)
 			break;
 		result = -EAGAIN;
@@ -382,6 +392,7 @@ static loff_t events_llseek(struct file *file, loff_t offset, int whence)
 {
 	struct listener *listener = file->private_data;
 	struct queued *queued;
+	LIST_HEAD(garbage);
 
 	if (offset || whence != SEEK_SET)
 		return -EINVAL;
@@ -395,7 +406,15 @@ static loff_t events_llseek(struct file *file, loff_t offset, int whence)
 	list_splice_init(&listener->taken, &listener->queue);
 	listener->lost |= listener->lost_taken;
 	listener->lost_taken = false;
+	/* What was read made room for more, and now both are too much. */
+	if (is_full(listener)) {
+		list_splice_init(&listener->queue, &garbage);
+		listener->queued = 0;
+		listener->queued_bytes = 0;
+		listener->lost = true;
+	}
 	spin_unlock(&queue_lock);
+	free_all(&garbage);
 	mutex_unlock(&listener->reading);
 	return 0;
 }
@@ -447,6 +466,7 @@ int events_open(u64 by)
 	if (!listener)
 		return -ENOMEM;
 	listener->by = by;
+	listener->bytes_max = capable(CAP_SYS_ADMIN) ? QUEUE_BYTES_MAX : QUEUE_BYTES_OF_USERS;
 	init_waitqueue_head(&listener->waiters);
 	mutex_init(&listener->reading);
 	INIT_LIST_HEAD(&listener->taken);

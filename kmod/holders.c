@@ -10,6 +10,8 @@
 
 #include "internal.h"
 
+#define ENDED_NAMES_MAX 64
+
 static struct mbuff_holder *holder_of(struct mbuff_area *area, struct module *module)
 {
 	struct mbuff_holder *holder;
@@ -29,6 +31,17 @@ bool holder_has_ended(const struct mbuff_holder *holder)
 	ended = !holder->module && !pid_task(holder->pid, PIDTYPE_TGID);
 	rcu_read_unlock();
 	return ended;
+}
+
+/* Those that have ended, one for each name. */
+static unsigned int ended_names(struct mbuff_area *area)
+{
+	struct mbuff_holder *holder;
+	unsigned int count = 0;
+
+	list_for_each_entry(holder, &area->holders, link)
+		count += !holder->module && !holder->pid;
+	return count;
 }
 
 static struct mbuff_holder *ended_of(struct mbuff_area *area, const char *name)
@@ -54,6 +67,10 @@ static void merge_ended(struct mbuff_area *area)
 		if (!holder->pid || !holder_has_ended(holder))
 			continue;
 		same = ended_of(area, holder->name);
+		if (!same && ended_names(area) >= ENDED_NAMES_MAX) {
+			strscpy(holder->name, "(others)", sizeof(holder->name));
+			same = ended_of(area, holder->name);
+		}
 		put_pid(holder->pid);
 		holder->pid = NULL;
 		if (!same)

@@ -58,6 +58,7 @@ struct mbuff_area {
 	char *name; /* NULL: it has been removed */
 	unsigned int name_len;
 	bool kept;	     /* stays without users */
+	bool used;	     /* somebody has held it, or had it open: else it waits for the first */
 	unsigned int count;  /* of programs; also read without the lock */
 	unsigned int kcount; /* of modules; also read without the lock */
 	struct list_head holders;

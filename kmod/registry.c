@@ -309,7 +309,8 @@ int registry_remove(struct mbuff_area *area, u64 by)
  */
 bool registry_reap_locked(struct mbuff_area *area)
 {
-	if (!area->name || area->kept || area_is_held(area) || atomic_read(&area->open_cnt))
+	if (!area->name || area->kept || !READ_ONCE(area->used) || area_is_held(area) ||
+	    atomic_read(&area->open_cnt))
 		return false;
 	remove_locked(area, 0);
 	return true;

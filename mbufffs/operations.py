@@ -167,11 +167,9 @@ class Operations(pyfuse3.Operations):
                      ctx: RequestContext) -> tuple[FileInfo, EntryAttributes]:
         found, made = self._backend.create(parent_inode, name, mode, _caller(ctx),
                                            exclusive=bool(flags & os.O_EXCL))
-        if not made and not stat.S_ISREG(found.stat.st_mode):
-            raise FUSEError(errno.EEXIST)
-        if not made and flags & os.O_TRUNC:
-            await self._cut(found.node)
-            found = self._backend.attributes(found.node)
+        if not made:
+            # The kernel asks no rights of whom it takes for the maker; so it looks up again.
+            raise FUSEError(errno.ESTALE)
         return self._opened(found.node), _entry(found)
 
     @handler

@@ -254,8 +254,9 @@ static __inline__ int mbuff_unmap_memory(void *memory)
 			break;
 		next = end;
 	}
-	if (maps)
-		fclose(maps);
+	if (!maps)
+		return -1;
+	fclose(maps);
 	errno = EINVAL;
 	return next == from ? -1 : munmap(memory, next - from);
 }
@@ -321,7 +322,7 @@ static __inline__ void mbuff_drop(const char *name, void *mbuf, int how)
 	int before = errno, error = 0, fd, done;
 
 	if (mbuf && mbuff_unmap_memory(mbuf))
-		return; /* freed twice: the count that is left is somebody else's */
+		return; /* freed twice: a count that is left is somebody else's */
 	fd = mbuff_open_dev(name, &req);
 	if (fd >= 0)
 		done = how != MBUFF_COUNTED || ioctl(fd, IOCTL_MBUFF_DEALLOCATE, &req) != -1;

@@ -64,6 +64,9 @@ static __inline__ void mbuff_files_end(struct mbuff_files *files)
 {
 	mbuff_close(files->note_fd);
 	mbuff_close(files->area_fd);
+	/* A child that another thread has forked meanwhile has the descriptor too, and its lock. */
+	if (files->directory_fd >= 0)
+		flock(files->directory_fd, LOCK_UN);
 	mbuff_close(files->directory_fd);
 }
 

@@ -136,7 +136,7 @@ static __inline__ int rtai_shm_make_contiguous(const char *name, size_t size)
 {
 	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	struct mbuff_create create;
-	int device = open(MBUFF_DEV_NAME, O_RDWR), result;
+	int device = open(MBUFF_DEV_NAME, O_RDWR | MBUFF_OPEN_FLAGS), result;
 
 	if (device < 0)
 		return -1;

@@ -64,7 +64,10 @@ class Backend(Protocol):
     def lookup(self, parent: int, name: bytes) -> Attributes: ...
     def create(self, parent: int, name: bytes, mode: int, caller: Caller, *,
                exclusive: bool) -> tuple[Attributes, bool]:
-        """Makes an area of size 0, or finds it; the flag says whether it was made now."""
+        """Makes an area of size 0, or finds it; the flag says whether it was made for this request.
+
+        Of one that was found, nobody has looked at the rights.
+        """
         ...
     def mknod(self, parent: int, name: bytes, mode: int, device: int,
               caller: Caller) -> Attributes: ...

@@ -240,7 +240,10 @@ class DeviceBackend:
                                          exclusive=exclusive and not caller.again)
         self._names.put(area, path)
         self._directories.keep(parent)
-        return self._area_attributes(self._registry.attributes(area)), made
+        found = self._registry.attributes(area)
+        # Made by the server that died, for this request.
+        made |= caller.again and (not self._weak or found.uid == caller.uid)
+        return self._area_attributes(found), made
 
     def _made_or_found(self, path: bytes, mode: int, uid: int | None, gid: int | None, *,
                        exclusive: bool) -> tuple[int, bool]:
@@ -410,6 +413,8 @@ class DeviceBackend:
     def change(self, node: int, *, mode: int | None = None, uid: int = -1, gid: int = -1,
                atime_ns: int | None = None, mtime_ns: int | None = None) -> Attributes:
         if not node & AREA:
+            if mode is not None or uid != -1 or gid != -1:
+                self._directories.keep(node)  # who may enter is not forgotten with the last area
             return self._tree.change(node, mode=mode, uid=uid, gid=gid, atime_ns=atime_ns,
                                      mtime_ns=mtime_ns)
         area = node & ~AREA

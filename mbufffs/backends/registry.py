@@ -205,7 +205,10 @@ class Registry:
     def change(self, area: int, *, mode: int | None = None, uid: int | None = None,
                gid: int | None = None, atime_ns: int | None = None,
                mtime_ns: int | None = None) -> None:
-        values = (mode, uid, gid, atime_ns, mtime_ns)
+        # Up to the year 2262; later times become the last of these, as any file system does.
+        times = (time if time is None else max(-(1 << 63), min(time, (1 << 63) - 1))
+                 for time in (atime_ns, mtime_ns))
+        values = (mode, uid, gid, *times)
         valid = sum(1 << bit for bit, value in enumerate(values) if value is not None)
         self._call(_IOC_CHANGE, _CHANGE.pack(area, 0, 0, 0, valid,
                                              *(value or 0 for value in values)))

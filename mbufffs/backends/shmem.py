@@ -160,6 +160,13 @@ class ShmemBackend:
                          dir_fd=directory)
         return self._at(parent, directory, name)
 
+    def _is_callers(self, directory: int, name: bytes, mode: int, caller: Caller) -> bool:
+        """Whether the server that died made it for this request, or was about to own it to him."""
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        return found.st_uid == caller.uid or (
+            found.st_uid == os.geteuid() and not found.st_size and stat.S_ISREG(found.st_mode)
+            and stat.S_IMODE(found.st_mode) == stat.S_IMODE(mode))
+
     def create(self, parent: int, name: bytes, mode: int, caller: Caller, *,
                exclusive: bool) -> tuple[Attributes, bool]:
         directory = self._directory(parent)
@@ -168,8 +175,8 @@ class ShmemBackend:
             try:
                 os.close(os.open(name, flags, stat.S_IMODE(mode), dir_fd=directory))
             except FileExistsError:
-                if caller.again:
-                    return self._owned(parent, directory, name, mode, caller), False
+                if caller.again and self._is_callers(directory, name, mode, caller):
+                    return self._owned(parent, directory, name, mode, caller), True
                 if exclusive:
                     raise
                 return self._at(parent, directory, name), False

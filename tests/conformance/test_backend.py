@@ -281,7 +281,7 @@ def test_removing_while_listing_skips_nothing(reopened: Callable[[], Backend]) -
 def test_what_is_done_already_succeeds_again(backend: Backend) -> None:
     node = area(backend, b"a", b"bytes")
     found, new = backend.create(ROOT, b"a", 0o644, AGAIN, exclusive=True)
-    assert (found.node, new) == (node, False)
+    assert (found.node, new) == (node, True)
     directory = backend.mkdir(ROOT, b"d", 0o755, ME).node
     assert backend.mkdir(ROOT, b"d", 0o755, AGAIN).node == directory
     area(backend, b"h")

@@ -181,6 +181,30 @@ def test_others_rights_are_the_mode(mounted: Mounted) -> None:
 
 
 @needs_root
+@needs_root
+def test_who_opens_with_o_creat_what_came_meanwhile_is_asked_for_his_rights(
+        mounted: Mounted) -> None:
+    """The kernel takes the answer to CREATE for a file that the caller has made."""
+    path, within = mounted.path / "late", mounted.state.store / "areas" / "late"
+    mounted.path.chmod(0o1777)
+    for mode, code in ((0o600, errno.EACCES), (0o666, 0)):
+        assert not path.exists()  # which is remembered
+        within.write_bytes(b"bytes")
+        within.chmod(mode)
+        child = os.fork()
+        if not child:
+            os.setgroups([])
+            os.setuid(65534)
+            try:
+                os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+            except OSError as error:
+                os._exit(error.errno)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+        assert within.read_bytes() == (b"bytes" if code else b"")
+        path.unlink()
+
+
 def test_a_setgid_directory_gives_its_group(mounted: Mounted) -> None:
     directory = mounted.path / "cam0"
     directory.mkdir()

@@ -26,7 +26,7 @@ from mbufffs.memory import contiguous
 from mbufffs.pagemap import Extent, extents
 from tests.conftest import wait_for
 from tests.kernel.inside.conftest import Ktest, given_back
-from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, old
+from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, SELECT, old
 from tests.kernel.inside.processes import touched_behind
 from tests.kernel.inside.raw_ioctl import (
     NOBODY,
@@ -36,6 +36,7 @@ from tests.kernel.inside.raw_ioctl import (
     libc,
     read_events,
     refused,
+    text,
 )
 
 pytestmark = pytest.mark.rt
@@ -44,6 +45,7 @@ MIB = 1 << 20
 BLOCK = 4 * MIB  # the page allocator's largest
 PROC = Path("/proc/mbuff/regions")
 MADV_POPULATE_WRITE = 23
+CREATE_TRANSIENT = 4
 UDMABUF_CREATE = 0x40187542  # _IOW('u', 0x42, struct udmabuf_create)
 
 
@@ -381,6 +383,25 @@ def test_when_no_piece_is_left_nothing_is_taken(registry: Registry) -> None:
     assert len(areas) > 8
     assert registry.usage().used_bytes == BLOCK * len(areas)
     assert len(list(registry.areas())) == len(areas)
+
+
+def test_what_waits_for_its_first_user_is_not_taken_by_who_only_looks(registry: Registry) -> None:
+    name, address = text(b"a")
+    call(registry.fd, abi._IOC_CREATE, abi._CREATE.pack(
+        address, 1, abi.CREATE_CONTIGUOUS | CREATE_TRANSIENT, PAGE, 0o660, abi._NOBODY,
+        abi._NOBODY, 0, 0))
+    del name
+    area = registry.find(b"a").id
+    os.close(registry.open_area(area, os.O_RDWR, weak=True))
+    refused(errno.EIO, old, registry, ALLOCATE, b"a", 2 * PAGE)  # it is smaller
+    old(registry, SELECT, b"a")
+    assert os.pread(registry.fd, 1, 0) == b"\0"
+    assert abi.KINDS[registry.find(b"a").kind] == "contiguous"
+    fd = registry.open_area(area, os.O_RDWR)
+    os.close(registry.open_area(area, os.O_RDWR))
+    assert registry.find(b"a").id == area
+    os.close(fd)
+    refused(errno.ENOENT, registry.find, b"a")
 
 
 def test_a_program_that_is_killed_leaves_no_contiguous_memory(registry: Registry) -> None:

@@ -29,7 +29,8 @@ pytestmark = pytest.mark.rt
 
 MIB = 1 << 20
 PARAMETERS = Path("/sys/module/mbuff/parameters")
-MADV_REMOVE, MADV_PAGEOUT = 9, 21
+MADV_REMOVE, MADV_PAGEOUT, MADV_COLLAPSE = 9, 21, 25
+MAP_FIXED = 0x10
 COLLAPSE_AND_THE_LIKE = (0x03, 0x08, 0x10, 0x11, 0x20, 0x21, 0x40)
 
 
@@ -175,6 +176,61 @@ def test_seals_and_leases_are_refused(registry: Registry, held: tuple[int, int])
 
 
 # Old counts.
+
+
+def test_no_attributes_of_users_are_kept(registry: Registry) -> None:
+    """shmem would keep them without a limit."""
+    area = registry.create(b"a", size=PAGE)
+    fd = registry.open_area(area, os.O_RDWR)
+    refused(errno.EOPNOTSUPP, os.setxattr, fd, "user.name", b"x" * 1000)
+    assert os.listxattr(fd) == []
+    os.close(fd)
+
+
+def test_no_huge_page_comes_by_advice(registry: Registry) -> None:
+    """It would have memory that the area does not have, and that nothing counts."""
+    area = registry.create(b"a", size=PAGE)
+    fd = registry.open_area(area, os.O_RDWR)
+    libc.mmap.restype = ctypes.c_void_p
+    huge = 2 << 20
+    room = libc.mmap(None, ctypes.c_size_t(2 * huge), 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1,
+                     ctypes.c_long(0))
+    start = -(-room // huge) * huge
+    mapped = libc.mmap(ctypes.c_void_p(start), ctypes.c_size_t(huge),
+                       mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | MAP_FIXED, fd,
+                       ctypes.c_long(0))
+    assert mapped == start
+    ctypes.memset(start, 7, PAGE)
+    for advice in (mmap.MADV_HUGEPAGE, MADV_COLLAPSE):
+        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(huge), advice)
+        assert registry.attributes(area).allocated == PAGE
+    assert os.pread(fd, 1, PAGE - 1) == b"\7"
+    libc.munmap(ctypes.c_void_p(room), ctypes.c_size_t(2 * huge))
+    os.close(fd)
+
+
+def test_what_is_appended_is_in_one_piece(registry: Registry, tmp_path: Path) -> None:
+    """Whatever of the writer's memory is there: a fault in the middle of it lets nobody between."""
+    area = registry.create(b"log")
+    length, times = 40 * PAGE, 50
+    children = []
+    for number in (1, 2):
+        (tmp_path / str(number)).write_bytes(bytes([number]) * length)
+        child = os.fork()
+        if not child:
+            fd = registry.open_area(area, os.O_WRONLY | os.O_APPEND)
+            with (tmp_path / str(number)).open("rb") as source:
+                for _ in range(times):
+                    with mmap.mmap(source.fileno(), length, prot=mmap.PROT_READ) as record:
+                        assert record[0] == number  # and what the kernel maps besides
+                        assert os.write(fd, record) == length
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    fd = registry.open_area(area, os.O_RDONLY)
+    found = [os.read(fd, length) for _ in range(2 * times)]
+    os.close(fd)
+    assert sorted(found) == [bytes([1]) * length] * times + [bytes([2]) * length] * times
 
 
 def test_a_count_too_many_is_not_given_back(registry: Registry) -> None:

@@ -106,6 +106,21 @@ def test_programs_that_ended_without_freeing_do_not_become_more_and_more(
     assert {(owner.kind, owner.pid) for owner in owners} == {("process", 0)}
 
 
+def test_ended_programs_of_many_names_are_told_as_others(registry: Registry) -> None:
+    registry.create(b"a", size=PAGE)
+    for number in range(100):
+        child = os.fork()
+        if not child:
+            Path("/proc/self/comm").write_text(f"program{number}")
+            old(registry, ALLOCATE, b"a", PAGE)
+            os._exit(0)
+        os.waitpid(child, 0)
+    owners = registry.owners(registry.find(b"a").id)
+    assert sum(owner.count for owner in owners) == 100
+    assert len(owners) < 70
+    assert max(owners, key=lambda owner: owner.count).name in ("(others)", b"(others)")
+
+
 def test_a_forked_mapping_counts_until_the_last_process_ends(registry: Registry) -> None:
     old(registry, ALLOCATE, b"new", PAGE)
     memory = mmap.mmap(registry.fd, PAGE)
