@@ -139,15 +139,23 @@ class DeviceBackend:
             if self._has_name(event.id, event.name):
                 self._appeared(event.id, event.name, event.old_name)
             else:
-                # It has lost the name since, maybe by ourselves, of which no event tells.
-                self._names.drop(event.id)
-                for lost in {event.name, event.old_name} - {b""}:
-                    self._lost(lost)
+                # It has lost the name since, maybe by ourselves, of which no event tells: then
+                # the one that we know is its own.
+                known = self._names.of.get(event.id, b"")
+                if known in (b"", event.name) or not self._has_name(event.id, known):
+                    known = self._names.drop(event.id)
+                    lost = {event.name, event.old_name, known}
+                else:
+                    lost = {event.name, event.old_name} - {known}
+                for name in lost - {b""}:
+                    self._lost(name)
         elif event.kind is Kind.REMOVED:
             if any((event.id, ways) in self._open for ways in _WAYS):
                 self.on_hidden(node)  # who has it open goes on; then it is forgotten
-            self._names.drop(event.id)
+            known = self._names.drop(event.id)
             self._lost(event.name, node)
+            if known not in (b"", event.name):
+                self._lost(known, node)
         elif event.kind is Kind.NOTIFIED:
             self.on_change(Change(node=node, notified=True))
         else:
@@ -347,6 +355,10 @@ class DeviceBackend:
             self._drop_open(target)
         self._registry.rename(old, new, flags & RENAME_NOREPLACE | RENAME_HOLD)
         self._names.put(area, new)
+        with contextlib.suppress(FileNotFoundError):
+            moved = self._registry.find(new).id
+            if moved != area:  # another one that had got the name: the kernel knows the first
+                self._appeared(moved, new)
         if target is not None:
             self.on_hidden(AREA | target)
 

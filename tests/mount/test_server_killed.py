@@ -188,6 +188,32 @@ def test_a_killed_client_ends_while_no_server_answers(mounted: Mounted) -> None:
     (mounted.path / "b").touch()  # and the late reply has disturbed nothing
 
 
+@pytest.mark.parametrize(("command", "done"), [
+    ("touch new", lambda path: (path / "new").exists()),
+    ("rm old", lambda path: not (path / "old").exists()),
+    ("rmdir directory", lambda path: not (path / "directory").exists()),
+    ("truncate -s 8192 old", lambda path: (path / "old").stat().st_size == 8192),
+    ("fallocate -l 8192 old", lambda path: (path / "old").stat().st_size == 8192),
+    ("chmod 600 old", lambda path: (path / "old").stat().st_mode & 0o777 == 0o600),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_what_was_done_for_a_client_that_had_gone_is_seen(
+        mounted: Mounted, command: str, done: Callable[[Path], bool]) -> None:
+    (mounted.path / "old").touch()
+    (mounted.path / "directory").mkdir()
+    assert not (mounted.path / "new").exists()
+    assert not done(mounted.path)  # all of which the kernel remembers
+    pid = mounted.info()["server"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        client = subprocess.Popen(command.split(), cwd=mounted.path, stderr=subprocess.DEVNULL)
+        wait_for(lambda: mounted.info()["channel"]["kept"], "its request is kept")
+        client.kill()
+        assert client.wait(20) == -signal.SIGKILL
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: done(mounted.path), "it is seen")
+
+
 def test_df_answers_while_the_server_is_dead(mounted: Mounted) -> None:
     before = os.statvfs(mounted.path)
     pid = mounted.info()["server"]

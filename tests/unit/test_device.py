@@ -105,6 +105,49 @@ def test_what_another_renamed_meanwhile_and_we_removed_has_no_name(
     backend.rmdir(ROOT, b"b", US)
 
 
+def test_an_area_that_took_the_place_of_the_one_that_is_renamed_is_shown(
+        registry: FakeRegistry, backend: DeviceBackend) -> None:
+    def replace() -> None:
+        registry.gap = lambda: None
+        registry.remove(first, told=True)
+        theirs.append(registry.create(b"a", told=True))
+
+    theirs: list[int] = []
+    first = registry.create(b"a", told=True)
+    backend.refresh()
+    registry.gap = replace
+    told: list[Change] = []
+    backend.on_change = told.append
+    backend.rename(ROOT, b"a", ROOT, b"c", 0, 0, US)
+    assert (ROOT, b"c") in [(change.parent, change.name) for change in told]
+    backend.refresh()
+    assert names(backend) == [b"c"]
+    assert backend.lookup(ROOT, b"c").node == AREA | theirs[0]
+
+
+def test_an_area_that_we_have_renamed_before_we_heard_of_it_is_shown(
+        registry: FakeRegistry, backend: DeviceBackend) -> None:
+    area = registry.create(b"a", told=True)
+    backend.refresh()
+    registry.tell(Kind.CREATED, area, b"a")  # as if it had come only now
+    registry.rename(b"a", b"c")
+    backend._names.put(area, b"c")
+    backend.refresh()
+    assert names(backend) == [b"c"]
+    assert backend.lookup(ROOT, b"c").node == AREA | area
+
+
+def test_a_directory_whose_mode_was_set_stays_without_areas(
+        registry: FakeRegistry, backend: DeviceBackend) -> None:
+    registry.create(b"cam0/frame", told=True)
+    directory = backend.lookup(ROOT, b"cam0").node
+    backend.change(directory, mode=0o700)
+    registry.remove(next(iter(registry.names)), told=True)
+    backend.refresh()
+    assert names(backend) == [b"cam0"]
+    assert backend.lookup(ROOT, b"cam0").stat.st_mode & 0o777 == 0o700
+
+
 def test_an_area_that_goes_while_it_is_opened_is_made_anew(
         registry: FakeRegistry, backend: DeviceBackend) -> None:
     theirs = registry.create(b"x")

@@ -2,7 +2,13 @@
 /* INTERRUPT: when a client gets EINTR, and what becomes of the reply that comes after it. */
 #include <errno.h>
 
+#include <fcntl.h>
+#include <string.h>
+
 #include "harness.h"
+
+/* Long enough for the structures before a name; as flags of OPEN without O_TRUNC. */
+#define BODY "@@@@@@@@@@@@@@@@name"
 
 static uint64_t interrupted(struct rig *rig, uint64_t unique)
 {
@@ -21,10 +27,113 @@ static void gives_up(struct rig *rig, uint64_t unique)
 
 static uint64_t asks(struct rig *rig, uint32_t opcode)
 {
-	uint64_t unique = kernel_asks(rig, opcode, 5, "................name", 21);
+	uint64_t unique = kernel_asks(rig, opcode, 5, BODY, sizeof(BODY));
 
 	EQUAL(server_gets(rig, opcode, NULL), unique);
 	return unique;
+}
+
+static void is_told_of_attributes(struct rig *rig, uint64_t node)
+{
+	const struct fuse_notify_inval_inode_out *inode;
+	struct packet packet;
+
+	kernel_gets(rig, 0, NOTIFY_INVAL_INODE, &packet);
+	inode = told_body(&packet);
+	EQUAL(inode->ino, node);
+	EQUAL(inode->off, -1);
+}
+
+static void is_told_of_name(struct rig *rig, uint64_t parent, const char *name)
+{
+	const struct fuse_notify_inval_entry_out *entry;
+	struct packet packet;
+
+	kernel_gets(rig, 0, NOTIFY_INVAL_ENTRY, &packet);
+	entry = told_body(&packet);
+	EQUAL(entry->parent, parent);
+	EQUAL(entry->namelen, strlen(name));
+	EQUAL(told_length(&packet), sizeof(*entry) + strlen(name) + 1);
+	EQUAL(strcmp((const char *)(entry + 1), name), 0);
+}
+
+/* What was asked by asks() was done too late. */
+static void is_told_to_look_again(struct rig *rig)
+{
+	is_told_of_name(rig, 5, "name");
+	is_told_of_attributes(rig, 5);
+}
+
+FACT(what_was_done_too_late_is_looked_at_again)
+{
+	static const uint32_t of_attributes[] = { FUSE_SETATTR, FUSE_SETXATTR, FUSE_WRITE };
+	static const uint32_t of_a_name[] = { FUSE_UNLINK, FUSE_RMDIR, FUSE_SYMLINK };
+	struct fuse_open_in open = { .flags = O_RDWR | O_TRUNC };
+	struct {
+		uint64_t node, flags;
+		char names[10];
+	} rename = { 9, 0, "here\0there" };
+	struct rig rig;
+	uint64_t late;
+	size_t i;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	for (i = 0; i < sizeof(of_attributes) / sizeof(*of_attributes); i++) {
+		late = asks(&rig, of_attributes[i]);
+		gives_up(&rig, late);
+		server_answers(&rig, late, 0, NULL, 0);
+		is_told_of_attributes(&rig, 5);
+	}
+	for (i = 0; i < sizeof(of_a_name) / sizeof(*of_a_name); i++) {
+		late = kernel_asks(&rig, of_a_name[i], 5, "name\0target", 12);
+		server_gets(&rig, of_a_name[i], NULL);
+		gives_up(&rig, late);
+		server_answers(&rig, late, 0, NULL, 0);
+		is_told_to_look_again(&rig);
+	}
+	late = kernel_asks(&rig, FUSE_OPEN, 5, &open, sizeof(open));
+	server_gets(&rig, FUSE_OPEN, NULL);
+	gives_up(&rig, late);
+	server_answers_open(&rig, late, 0, 0);
+	is_told_of_attributes(&rig, 5);
+
+	late = kernel_asks(&rig, OP_RENAME2, 5, &rename, 16 + sizeof("here") + sizeof("there"));
+	server_gets(&rig, OP_RENAME2, NULL);
+	gives_up(&rig, late);
+	server_answers(&rig, late, 0, NULL, 0);
+	is_told_of_name(&rig, 5, "here");
+	is_told_of_name(&rig, 9, "there");
+	is_told_of_attributes(&rig, 9);
+	is_told_of_attributes(&rig, 5);
+
+	late = kernel_asks(&rig, FUSE_LINK, 5, "\7\0\0\0\0\0\0\0name", 13);
+	server_gets(&rig, FUSE_LINK, NULL);
+	gives_up(&rig, late);
+	server_answers_entry(&rig, late, 7);
+	is_told_of_attributes(&rig, 7);
+	is_told_to_look_again(&rig);
+	rig_settle(&rig);
+	CHECK(kernel_has_nothing(&rig));
+	rig_close(&rig);
+}
+
+FACT(what_failed_too_late_needs_no_second_look)
+{
+	struct rig rig;
+	uint64_t late;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	late = asks(&rig, FUSE_MKNOD);
+	gives_up(&rig, late);
+	server_answers(&rig, late, -EEXIST, NULL, 0);
+	late = asks(&rig, FUSE_OPEN);
+	gives_up(&rig, late);
+	server_answers_open(&rig, late, 0, 0);
+	rig_settle(&rig);
+	CHECK(kernel_has_nothing(&rig));
+	rig_close(&rig);
 }
 
 FACT(eintr_comes_after_the_grace_and_not_before)
@@ -152,6 +261,7 @@ FACT(id_in_a_late_create_reply_is_closed_and_its_look_up_does_not_count)
 	late = asks(&rig, FUSE_CREATE);
 	gives_up(&rig, late);
 	server_answers_create(&rig, late, 6, 77);
+	is_told_to_look_again(&rig);
 	EQUAL(closed_next(&rig), 77);
 	rig_settle(&rig);
 	EQUAL(rig_counters(&rig).nodes, 0);
@@ -160,6 +270,7 @@ FACT(id_in_a_late_create_reply_is_closed_and_its_look_up_does_not_count)
 	late = asks(&rig, FUSE_CREATE);
 	gives_up(&rig, late);
 	server_answers_create(&rig, late, 6, 78);
+	is_told_to_look_again(&rig);
 	rig_settle(&rig);
 	EQUAL(open_natively(&rig, 6).backing_id, 78);
 	kernel_forgets(&rig, 6, 1);
@@ -199,6 +310,7 @@ FACT(malformed_late_reply_is_dropped)
 	header.unique = one;
 	server_sends_bytes(&rig, &header, sizeof(header));
 	server_answers(&rig, two, 0, "short", 5);
+	is_told_to_look_again(&rig);
 	rig_settle(&rig);
 	EQUAL(rig_counters(&rig).kept, 0);
 	rig_close(&rig);
@@ -214,6 +326,7 @@ FACT(request_answered_with_eintr_is_not_sent_again)
 	unique = asks(&rig, FUSE_MKNOD);
 	gives_up(&rig, unique);
 	rig_restart(&rig);
+	is_told_to_look_again(&rig);
 	rig_settle(&rig);
 	EQUAL(rig_counters(&rig).resent, 0);
 	EQUAL(rig_counters(&rig).kept, 0);
@@ -247,7 +360,7 @@ FACT(interrupted_without_a_server_is_eintr_after_the_grace_and_never_sent)
 	rig_open(&rig, NULL);
 	rig_serve(&rig);
 	server_dies(&rig);
-	unique = kernel_asks(&rig, FUSE_MKNOD, 1, "................name", 21);
+	unique = kernel_asks(&rig, FUSE_MKNOD, 1, BODY, sizeof(BODY));
 	interrupted(&rig, unique);
 	clock_looks(2);
 	CHECK(kernel_has_nothing(&rig));
@@ -278,6 +391,7 @@ FACT(mark_is_kept_over_the_servers_death)
 	clock_advance(GRACE);
 	kernel_gets(&rig, unique, -EINTR, NULL);
 	server_answers_entry(&rig, unique, 5);
+	is_told_to_look_again(&rig);
 	rig_settle(&rig);
 	EQUAL(rig_counters(&rig).nodes, 0);
 	rig_close(&rig);
