@@ -60,6 +60,7 @@ class Waiters:
         self._notified = notified
         self._handles: dict[int, dict[int, Handle]] = {}
         self._handles_max = POLLERS_MAX
+        self._woken: dict[int, set[int]] = {}  # by node, when they were too many
         self._seen: OrderedDict[int, int] = OrderedDict()
 
     def wake(self, node: int) -> None:
@@ -68,6 +69,7 @@ class Waiters:
 
     def forget(self, node: int) -> None:
         self._handles.pop(node, None)
+        self._woken.pop(node, None)
 
     def poll(self, node: int, opened: int, wanted: int, thread: int,
              handle: Handle | None) -> int | None:
@@ -78,10 +80,13 @@ class Waiters:
         if handle is not None:
             known = self._handles.setdefault(node, {})
             if len(known) >= self._handles_max and opened not in known:
-                # Files that are closed leave theirs here. Who still waits asks again; if they are
-                # so many, they may stay.
-                self._handles_max *= 2
-                self.wake(node)
+                # Files that are closed leave theirs here. Who still waits asks again; if most of
+                # those did that were woken before, they may stay.
+                if 2 * len(self._woken.get(node, set()) & known.keys()) > self._handles_max:
+                    self._handles_max *= 2
+                else:
+                    self._woken[node] = set(known)
+                    self.wake(node)
             self._handles.setdefault(node, {})[opened] = handle
         # After the handle is kept: a notification from here on finds it.
         count = self._notified(node)

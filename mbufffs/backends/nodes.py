@@ -21,6 +21,7 @@ class Nodes(Protocol):
 
     def node_at(self, parent: int, directory: int, name: bytes) -> int: ...
     def open(self, node: int, flags: int) -> int: ...
+    def forget(self, node: int) -> None: ...  # it has gone for good
 
 
 def _stale() -> OSError:
@@ -48,6 +49,9 @@ class HandleNodes:
         return open_node(self._areas, self._root if node == ROOT else node,
                          flags | os.O_NOFOLLOW)
 
+    def forget(self, node: int) -> None:
+        pass
+
 
 class PathNodes:
     """A node id is the inode number; where it was seen last is a hint that is checked at use.
@@ -68,6 +72,9 @@ class PathNodes:
         if name not in (b".", b".."):
             self._seen[node] = (parent, name)
         return node
+
+    def forget(self, node: int) -> None:
+        self._seen.pop(node, None)
 
     def open(self, node: int, flags: int) -> int:
         if node == ROOT:

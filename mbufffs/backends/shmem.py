@@ -274,6 +274,7 @@ class ShmemBackend:
                 self._hide(found.node)
             else:
                 os.rmdir(name, dir_fd=directory)
+                self._nodes.forget(found.node)
         finally:
             os.close(directory)
 
@@ -433,6 +434,7 @@ class ShmemBackend:
             os.rmdir(name, dir_fd=self._hidden_directory)
         else:
             os.unlink(name, dir_fd=self._hidden_directory)
+        self._nodes.forget(node)
         return last
 
     def empty(self, node: int) -> int | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from mbufffs.backends import ROOT, Backend, Caller, shmem
+from mbufffs.backends.nodes import PathNodes
 from mbufffs.backends.registry import Registry
 from tests.conformance.conftest import AGAIN, LIMIT, ME
 
@@ -274,6 +275,20 @@ def test_removing_while_listing_skips_nothing(reopened: Callable[[], Backend]) -
                     backend.unlink(ROOT, name, ME)
     assert len(seen) == len(wanted)
     assert set(seen) == wanted
+
+
+def test_what_has_gone_leaves_no_hint(backend: Backend) -> None:
+    if not isinstance(getattr(backend, "_nodes", None), PathNodes):
+        return  # no other has such a table
+    for _ in range(100):
+        node = area(backend, b"a")
+        directory = backend.mkdir(ROOT, b"d", 0o755, ME).node
+        backend.unlink(ROOT, b"a", ME)
+        backend.rmdir(ROOT, b"d", ME)
+        for gone in (node, directory):
+            if (last := backend.forget(gone)) is not None:
+                os.close(last)
+    assert len(backend._nodes._seen) < 10
 
 
 # Sent again: the request of a server that died may have been done already.

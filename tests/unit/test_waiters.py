@@ -99,6 +99,12 @@ def test_more_waiters_than_the_bound_are_woken_once_and_then_may_be_so_many(
     assert sum(woken) == waiters.POLLERS_MAX
 
 
+def test_files_that_are_closed_do_not_become_more_and_more(waiting: Waiters) -> None:
+    for opened in range(20 * waiters.POLLERS_MAX):
+        waiting.poll(7, opened, POLL, 0, Handle())
+        assert len(waiting._handles[7]) <= waiters.POLLERS_MAX
+
+
 def test_what_has_gone_leaves_nothing(waiting: Waiters) -> None:
     for node in range(100):
         waiting.poll(node, node, POLL, 0, Handle())
