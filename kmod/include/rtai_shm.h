@@ -19,6 +19,7 @@
 #include <linux/mm.h>
 #else
 #include <linux/mbuff.h>
+#include <sched.h>
 #endif
 
 #define USE_VMALLOC 0	 /* pages anywhere */
@@ -117,6 +118,23 @@ struct rtai_shm_mapped {
 
 #define RTAI_SHM_MAX 256
 __attribute__((weak)) struct rtai_shm_mapped rtai_shm_table[RTAI_SHM_MAX];
+__attribute__((weak)) int rtai_shm_lock; /* the process that works with it, 0: none */
+
+static __inline__ void rtai_shm_enter(void)
+{
+	const int pid = (int)getpid();
+	int held;
+
+	/* Of another process we were forked while one of its threads was here, who is not. */
+	while ((held = __sync_val_compare_and_swap(&rtai_shm_lock, 0, pid)) &&
+	       (held == pid || !__sync_bool_compare_and_swap(&rtai_shm_lock, held, pid)))
+		sched_yield();
+}
+
+static __inline__ void rtai_shm_leave(void)
+{
+	__sync_lock_release(&rtai_shm_lock);
+}
 
 static __inline__ struct rtai_shm_mapped *rtai_shm_find(unsigned long number)
 {
@@ -152,7 +170,7 @@ static __inline__ int rtai_shm_make_contiguous(const char *name, size_t size)
 	return result;
 }
 
-static __inline__ void *rt_shm_alloc_adr(void *address, unsigned long number, int size, int kind)
+static __inline__ void *rtai_shm_take(void *address, unsigned long number, int size, int kind)
 {
 	struct rtai_shm_mapped *mapped = rtai_shm_find(number);
 	char name[7];
@@ -173,12 +191,22 @@ static __inline__ void *rt_shm_alloc_adr(void *address, unsigned long number, in
 	return mapped->memory;
 }
 
+static __inline__ void *rt_shm_alloc_adr(void *address, unsigned long number, int size, int kind)
+{
+	void *memory;
+
+	rtai_shm_enter();
+	memory = rtai_shm_take(address, number, size, kind);
+	rtai_shm_leave();
+	return memory;
+}
+
 static __inline__ void *rt_shm_alloc(unsigned long number, int size, int kind)
 {
 	return rt_shm_alloc_adr(NULL, number, size, kind);
 }
 
-static __inline__ int rt_shm_free(unsigned long number)
+static __inline__ int rtai_shm_drop(unsigned long number)
 {
 	struct rtai_shm_mapped *mapped = rtai_shm_find(number);
 	char name[7];
@@ -190,6 +218,16 @@ static __inline__ int rt_shm_free(unsigned long number)
 		mbuff_detach(name, mapped->memory);
 	}
 	return 0;
+}
+
+static __inline__ int rt_shm_free(unsigned long number)
+{
+	int result;
+
+	rtai_shm_enter();
+	result = rtai_shm_drop(number);
+	rtai_shm_leave();
+	return result;
 }
 
 #define rtai_malloc(number, size) rt_shm_alloc(number, size, USE_VMALLOC)

@@ -2,6 +2,7 @@
 /* Source for RTAI's shared memory: names by number, one memory for all, gone with its last user. */
 #include <rtai_shm.h>
 
+#include <pthread.h>
 #include <sys/wait.h>
 
 #include "fact.h"
@@ -27,12 +28,43 @@ static void names(void)
 	FACT(!rtai_malloc(nam2num("shm"), 0));
 }
 
+/* Each thread has a block of its own, and gets no other's. */
+static void *shares_nothing(void *name)
+{
+	const unsigned long number = nam2num(name);
+	const int mark = *(const char *)name;
+	int round, *memory;
+
+	for (round = 0; round < 100; round++) {
+		memory = rtai_malloc(number, PAGE);
+		FACT(memory && !*memory);
+		*memory = mark;
+		sched_yield();
+		FACT(*memory == mark);
+		FACT(!rt_shm_free(number));
+	}
+	return NULL;
+}
+
+static void threads(void)
+{
+	static char names_of[4][2] = { "A", "B", "C", "D" };
+	pthread_t running[4];
+	int at;
+
+	for (at = 0; at < 4; at++)
+		FACT(!pthread_create(&running[at], NULL, shares_nothing, names_of[at]));
+	for (at = 0; at < 4; at++)
+		FACT(!pthread_join(running[at], NULL));
+}
+
 int main(void)
 {
 	const unsigned long shm = nam2num("shm");
 	int *first, *second, at, status;
 
 	names();
+	threads();
 	first = rtai_malloc(shm, 5000);
 	FACT(first);
 	for (at = 0; at < 1250; at++)
