@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -45,11 +46,22 @@ def results(junit: Path) -> Iterator[Result]:
         yield Result(name, "\n".join([*failures, *said]) if failures else "", "".join(skipped))
 
 
+@pytest.fixture(scope="module")
+def runs(built: Callable[[str], Kernel],
+         request: pytest.FixtureRequest) -> Iterator[dict[str, Future[machine.Run]]]:
+    """Of the kernels that are asked for: all at once, as each of them keeps one core busy."""
+    kernels = [built(item.callspec.params["name"]) for item in request.session.items
+               if isinstance(item, pytest.Function) and item.module is request.module]
+    scripts = {kernel: inside.script(kernel, seconds=SECONDS) for kernel in kernels}
+    with ThreadPoolExecutor(len(kernels)) as pool:
+        yield {kernel.name: pool.submit(machine.run, kernel, script, seconds=SECONDS)
+               for kernel, script in scripts.items()}
+
+
 @pytest.mark.parametrize("name", BOOTED)
-def test_all_tests_inside_hold(built: Callable[[str], Kernel], subtests: pytest.Subtests,
+def test_all_tests_inside_hold(runs: dict[str, Future[machine.Run]], subtests: pytest.Subtests,
                                name: str) -> None:
-    kernel = built(name)
-    run = machine.run(kernel, inside.script(kernel, seconds=SECONDS), seconds=SECONDS)
+    run = runs[name].result()
     found = list(results(run.directory / "junit.xml"))
     for result in found:
         with subtests.test(result.name):
