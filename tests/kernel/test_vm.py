@@ -16,7 +16,7 @@ import pytest
 from tests.kernel import inside, machine
 from tests.kernel.kernels import BOOTED, Kernel
 
-SECONDS = 1500  # for the tests of one kernel; the boot comes on top
+SECONDS = 3000  # for the tests of one kernel beside another; the boot comes on top
 
 pytestmark = [
     pytest.mark.timeout(SECONDS + machine.BOOT_SECONDS + 600),
