@@ -188,6 +188,7 @@ def test_a_killed_client_ends_while_no_server_answers(mounted: Mounted) -> None:
     (mounted.path / "b").touch()  # and the late reply has disturbed nothing
 
 
+@needs_root
 @pytest.mark.parametrize(("command", "done"), [
     ("touch new", lambda path: (path / "new").exists()),
     ("rm old", lambda path: not (path / "old").exists()),
