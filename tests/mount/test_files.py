@@ -181,7 +181,6 @@ def test_others_rights_are_the_mode(mounted: Mounted) -> None:
 
 
 @needs_root
-@needs_root
 def test_who_opens_with_o_creat_what_came_meanwhile_is_asked_for_his_rights(
         mounted: Mounted) -> None:
     """The kernel takes the answer to CREATE for a file that the caller has made."""
@@ -205,6 +204,7 @@ def test_who_opens_with_o_creat_what_came_meanwhile_is_asked_for_his_rights(
         path.unlink()
 
 
+@needs_root
 def test_a_setgid_directory_gives_its_group(mounted: Mounted) -> None:
     directory = mounted.path / "cam0"
     directory.mkdir()
