@@ -38,11 +38,13 @@ struct listener {
 	struct list_head taken; /* what the last read gave */
 	bool lost_taken;
 	size_t bytes_max;
-	struct list_head queue; /* queue lock, as the three below */
+	u64 seen; /* notifications up to here; notify lock */
+
+	/* Queue lock. */
+	struct list_head queue;
 	unsigned int queued;
 	size_t queued_bytes;
 	bool lost;
-	u64 seen; /* notifications up to here; notify lock */
 };
 
 /* Who is there, and their queues. */
@@ -110,9 +112,18 @@ static bool is_full(const struct listener *listener)
 }
 
 /*
- * Queues `queued` for `listener` and takes it; NULL says that there was no memory for it. What the
- * listener loses is left in `garbage`: it may be too much to free under the lock.
+ * It has missed something, and so can miss all. What it loses is left in `garbage`: it may be too
+ * much to free under the lock.
  */
+static void lose(struct listener *listener, struct list_head *garbage)
+{
+	list_splice_init(&listener->queue, garbage);
+	listener->queued = 0;
+	listener->queued_bytes = 0;
+	listener->lost = true;
+}
+
+/* Queues `queued` for `listener` and takes it; NULL says that there was no memory for it. */
 static void enqueue(struct listener *listener, struct queued *queued, struct list_head *garbage)
 {
 	if (queued && !listener->lost && is_last(listener, queued)) {
@@ -121,10 +132,7 @@ static void enqueue(struct listener *listener, struct queued *queued, struct lis
 	}
 	if (!queued || listener->lost || is_full(listener)) {
 		kfree(queued);
-		list_splice_init(&listener->queue, garbage);
-		listener->queued = 0;
-		listener->queued_bytes = 0;
-		listener->lost = true;
+		lose(listener, garbage);
 	} else {
 		list_add_tail(&queued->link, &listener->queue);
 		listener->queued++;
@@ -407,12 +415,8 @@ static loff_t events_llseek(struct file *file, loff_t offset, int whence)
 	listener->lost |= listener->lost_taken;
 	listener->lost_taken = false;
 	/* What was read made room for more, and now both are too much. */
-	if (is_full(listener)) {
-		list_splice_init(&listener->queue, &garbage);
-		listener->queued = 0;
-		listener->queued_bytes = 0;
-		listener->lost = true;
-	}
+	if (is_full(listener))
+		lose(listener, &garbage);
 	spin_unlock(&queue_lock);
 	free_all(&garbage);
 	mutex_unlock(&listener->reading);

@@ -105,7 +105,7 @@ struct mbuff_session {
 };
 
 /* area.c: one area's memory. */
-extern unsigned long long max_bytes;
+extern const struct inode_operations *shmem_iops; /* under ours */
 int areas_init(void);
 const struct file_operations *area_operations(void);
 struct mbuff_area *area_new(umode_t mode);
@@ -123,11 +123,24 @@ int area_seal(struct mbuff_area *area);
 int area_map(struct mbuff_area *area);
 void area_unmap(struct mbuff_area *area);
 u64 area_size(const struct mbuff_area *area);
-u64 areas_bytes(void);
 unsigned int areas_alive(void);
-int area_memory_left(u64 bytes);
+
+/* The number of the session for which a file was opened that counts for no user, or 0. */
+static inline u64 area_weak_of(const struct file *file)
+{
+	return (uintptr_t)file->private_data;
+}
+
+/* size.c: how large an area is, and what that costs. */
+extern unsigned long long max_bytes;
+u64 areas_bytes(void);
 u64 areas_max_bytes(void);
 void areas_uncharge(u64 bytes);
+void area_uncharge_to(struct mbuff_area *area, u64 size);
+int area_memory_left(u64 bytes);
+int area_setattr(struct mbuff_idmap *idmap, struct dentry *dentry, struct iattr *change);
+ssize_t area_write_iter(struct kiocb *iocb, struct iov_iter *from);
+long area_fallocate(struct file *file, int mode, loff_t offset, loff_t len);
 
 static inline bool area_is_held(const struct mbuff_area *area)
 {
