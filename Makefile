@@ -15,7 +15,7 @@ KERNEL_PACKAGES := busybox-static gcc gcc-aarch64-linux-gnu kmod lib32gcc-12-dev
 DEBUG_KERNEL_PACKAGES := bc bison flex libelf-dev libssl-dev
 CHECK_PACKAGES := clang-format shellcheck
 MOUNTPOINT ?= /mnt/mbuff
-C_SOURCES := $(wildcard mbufffs/channel/*.[ch] mbufffs/backends/*.c)
+C_SOURCES := $(wildcard mbufffs/channel/*.[ch] mbufffs/backends/*.c mbufffs/bench/*.c)
 
 # The kernel that `make kmod` builds for, by its headers; what is built lies in build/kmod.
 KDIR ?= /lib/modules/$(shell uname -r)/build
@@ -69,7 +69,7 @@ check: $(VENV)/installed ## lint, types, and the tests that need no mount
 	  gcc -std=gnu11 -O2 -Wall -Wextra -Wno-unused-parameter -Werror -fsyntax-only \
 	    $$($(BIN)/python -c 'import sysconfig; print("-I" + sysconfig.get_path("include"))') \
 	    $$source || exit 1; done
-	@shellcheck $$(git ls-files '*.sh') .ci/run
+	@shellcheck $$(git ls-files '*.sh') .ci/run tests/kernel/bin/virtiofsd
 	@$(BIN)/python -m pytest -q tests/unit tests/conformance
 
 bench: $(VENV)/installed ## measure beside tmpfs

@@ -26,6 +26,7 @@ from tests.kernel.kernels import CACHE, REPOSITORY, Kernel, locked
 RUNS = CACHE / "runs"
 BOOT_SECONDS = 300  # 6 to 35 where nothing else runs; the processor is emulated, and may be shared
 RESERVED, RESERVED_BYTES = 0x30000000, 16 << 20  # memory kept from the kernel, for areas
+_BIN = Path(__file__).parent / "bin"  # what virtme-ng finds before what is installed
 _MARK = "MBUFF_RUN"  # in the environment of every process of a run, so that nobody else's is ended
 
 _INSIDE = """\
@@ -114,7 +115,7 @@ def _new_directory(kernel: Kernel) -> Path:
 def _machine(kernel: Kernel, directory: Path, memory: str,
              append: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
     programs = Path(sys.executable).parent
-    command = [programs / "vng", "--run", kernel.image, "--disable-kvm", "--force-9p", "--verbose",
+    command = [programs / "vng", "--run", kernel.image, "--disable-kvm", "--verbose",
                "--cpus", "2", "--memory", memory, f"--rwdir={directory}", "--append", "oops=panic"]
     # Of the kernels here, only the debug kernel has CMA.
     contiguous = ("cma=128M",) if kernel.name == debug.NAME else ()
@@ -122,7 +123,7 @@ def _machine(kernel: Kernel, directory: Path, memory: str,
         command += ["--append", option]
     command += ["--", "sh", directory / "inside.sh"]
     environment = {**os.environ, _MARK: str(directory), "TMPDIR": str(directory),
-                   "PATH": f"{programs}:{os.environ['PATH']}"}
+                   "PATH": f"{_BIN}:{programs}:{os.environ['PATH']}"}
     with (directory / "console").open("wb") as log:
         process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=log,

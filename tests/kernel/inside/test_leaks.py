@@ -45,13 +45,24 @@ class Found(NamedTuple):
     objects: dict[str, int]
 
 
+def free() -> int:
+    """Bytes. Each processor keeps free pages of its own, which MemFree leaves out: tens of MiB.
+
+    They move from the one to the other at any time, and must not be counted twice.
+    """
+    for _ in range(100):
+        before = meminfo("MemFree")
+        kept = re.findall(r"^ +count: +(\d+)", Path("/proc/zoneinfo").read_text(), re.MULTILINE)
+        if abs(meminfo("MemFree") - before) < MIB:
+            return before + sum(map(int, kept)) * PAGE
+    raise AssertionError("free pages never stay where they are")
+
+
 def found() -> Found:
     Path("/proc/sys/vm/drop_caches").write_text("3")
-    # Each processor keeps free pages of its own, which MemFree leaves out: tens of MiB.
-    kept = re.findall(r"^ +count: +(\d+)", Path("/proc/zoneinfo").read_text(), re.MULTILINE)
     objects = {name: int(count) for name, count in
                OBJECTS.findall(Path("/proc/slabinfo").read_text())}
-    return Found(meminfo("MemFree") + sum(map(int, kept)) * PAGE, contiguous().cma_free, objects)
+    return Found(free(), contiguous().cma_free, objects)
 
 
 @contextlib.contextmanager
