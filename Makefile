@@ -72,8 +72,9 @@ check: $(VENV)/installed ## lint, types, and the tests that need no mount
 	@shellcheck $$(git ls-files '*.sh') .ci/run tests/kernel/bin/virtiofsd
 	@$(BIN)/python -m pytest -q tests/unit tests/conformance
 
-bench: $(VENV)/installed ## measure beside tmpfs
-	@$(BIN)/python -m bench
+bench: $(VENV)/installed ## measure beside every alternative, some ten minutes
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
+	@$(BIN)/python -m bench $(BENCH)
 
 soak: $(VENV)/installed ## the long fault tests, a quarter of an hour
 	@$(BIN)/python -m pytest -q --soak tests/mount

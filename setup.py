@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Builds the two C extensions, or says in one line what this machine lacks to do so."""
+"""Builds the three C parts, or says in one line what this machine lacks to do so."""
 
 import shutil
 import subprocess
@@ -51,5 +51,7 @@ setup(
         ),
         Extension("mbufffs.backends._store", ["mbufffs/backends/store.c"],
                   extra_compile_args=warnings),
+        # No module for Python, but a library: loops.py calls it by ctypes.
+        Extension("mbufffs.bench._loops", ["mbufffs/bench/loops.c"], extra_compile_args=warnings),
     ]
 )

@@ -1,151 +1,73 @@
 # SPDX-License-Identifier: MIT
-"""Measures a mount beside tmpfs in one run: medians of alternating rounds, and their ratio.
+"""Measures a mount beside every alternative that this machine can have, in one run.
 
-`python -m bench` mounts for itself, on a directory and a store that it takes away again.
+`make bench` calls it. It mounts for itself, below the directory for temporary files, and takes
+everything away again.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+import click
 
-from mbufffs.cli.umount import umount
-from mbufffs.client import ask
-from mbufffs.keeper import Settings, start
-from mbufffs.state import state_of
+from bench import life, peers, report, targets
+from mbufffs.bench import compare, measures
+from mbufffs.bench.compare import Result
+from mbufffs.bench.places import ours
 
-ROUNDS = 9
-MIB = 1 << 20
-
-
-def per_operation(count: int, operation: Callable[[int], object]) -> float:
-    """Microseconds of one of `count` operations."""
-    begun = time.perf_counter()
-    for number in range(count):
-        operation(number)
-    return (time.perf_counter() - begun) / count * 1e6
+LIMIT = 4 << 30
+SLOW = {"passthroughfs.py", "tmpfs.py"}  # some milliseconds a name
 
 
-def _with_area(directory: Path, size: int, measure: Callable[[int, Path], float]) -> float:
-    path = directory / "area"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT)
-    try:
-        os.ftruncate(fd, size)
-        os.posix_fallocate(fd, 0, size)
-        os.pwrite(fd, b"x" * min(size, MIB), 0)
-        return measure(fd, path)
-    finally:
-        os.close(fd)
-        os.unlink(path)
+@click.command()
+@click.option("--rounds", type=click.IntRange(min=2), default=15, show_default=True)
+@click.option("--only", default="", metavar="TEXT", help="Operations with this in their name.")
+@click.option("--quick", is_flag=True, help="What `mbufffs bench` measures, but with all peers.")
+@click.option("--directory", type=click.Path(path_type=Path), default=Path(".cache/bench"),
+              show_default=True, help="Where results.json, results.md and performance.png go.")
+def main(rounds: int, only: str, quick: bool, directory: Path) -> None:
+    wanted = [measure for measure in (measures.QUICK if quick else measures.FULL)
+              if only in measure.name]
+    about = report.machine()
+    results = []
+    with ExitStack() as stack:
+        places = peers.enter_all(stack)
+        places.append(stack.enter_context(ours(LIMIT))[0])
+        for number, measure in enumerate(wanted, 1):
+            _say(f"{number} of {len(wanted)}: {measure.name}")
+            able = [place for place in places if not (measure.slow and place.name in SLOW)]
+            results.append(compare.run(measure, able, rounds))
+    facts = [] if quick or only else _facts(rounds)
+    _say("")
+    _write(directory, about, results, facts)
 
 
-def reading(size: int) -> Callable[[Path], float]:
-    return lambda directory: _with_area(
-        directory, MIB, lambda fd, _: per_operation(2000, lambda _: os.pread(fd, size, 0)))
+def _facts(rounds: int) -> list[life.Fact]:
+    _say("a mount's life")
+    return [life.mounting(rounds), life.failing_over(rounds), life.idling(),
+            *life.growing(100_000)]
 
 
-def writing(size: int) -> Callable[[Path], float]:
-    data = b"y" * size
-    return lambda directory: _with_area(
-        directory, MIB, lambda fd, _: per_operation(2000, lambda _: os.pwrite(fd, data, 0)))
+def _say(text: str) -> None:
+    if os.isatty(sys.stderr.fileno()):
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def streaming(directory: Path) -> float:
-    def measure(fd: int, _: Path) -> float:
-        with mmap.mmap(fd, 0) as mapped:
-            data = bytes(MIB)
-
-            def copy(number: int) -> None:
-                offset = number % 64 * MIB
-                mapped[offset:offset + MIB] = data
-
-            return per_operation(256, copy)
-
-    return _with_area(directory, 64 * MIB, measure)
-
-
-def faulting(directory: Path) -> float:
-    def measure(fd: int, _: Path) -> float:
-        with mmap.mmap(fd, 0) as mapped:
-            return per_operation(4096, lambda number: mapped[number * 4096])
-
-    return _with_area(directory, 16 * MIB, measure)
-
-
-def opening(directory: Path) -> float:
-    return _with_area(directory, 4096, lambda _, path: per_operation(
-        1000, lambda _: os.close(os.open(path, os.O_RDWR))))
-
-
-def asking(directory: Path) -> float:
-    return _with_area(directory, 4096, lambda _, path: per_operation(2000, lambda _: os.stat(path)))
-
-
-def creating(directory: Path) -> float:
-    def create(number: int) -> None:
-        fd = os.open(directory / str(number), os.O_RDWR | os.O_CREAT)
-        os.ftruncate(fd, 4096)
-        os.close(fd)
-
-    try:
-        return per_operation(300, create)
-    finally:
-        for number in range(300):
-            os.unlink(directory / str(number))
-
-
-def removing(directory: Path) -> float:
-    for number in range(300):
-        os.close(os.open(directory / str(number), os.O_RDWR | os.O_CREAT))
-    return per_operation(300, lambda number: os.unlink(directory / str(number)))
-
-
-MEASURES: dict[str, Callable[[Path], float]] = {
-    "read 4 KiB": reading(4096),
-    "read 64 KiB": reading(65536),
-    "write 4 KiB": writing(4096),
-    "write 64 KiB": writing(65536),
-    "mmap: write 1 MiB": streaming,
-    "mmap: first touch of a page": faulting,
-    "open + close": opening,
-    "stat": asking,
-    "create + truncate 4 KiB + close": creating,
-    "unlink": removing,
-}
-
-
-def main() -> None:
-    mountpoint = os.path.realpath(tempfile.mkdtemp(prefix="mbufffs-bench-"))
-    start(Settings(mountpoint, limit=1 << 30))
-    state = state_of(mountpoint)
-    plain = Path(tempfile.mkdtemp(prefix="mbufffs-bench-", dir="/dev/shm"))
-    table = Table(title="microseconds, median of alternating rounds")
-    for heading in ("operation", "tmpfs", "mbufffs", "ratio", "spread of the ratio"):
-        table.add_column(heading, justify="left" if heading == "operation" else "right")
-    try:
-        for name, measure in MEASURES.items():
-            pairs = [(measure(plain), measure(Path(mountpoint))) for _ in range(ROUNDS)]
-            ratios = sorted(ours / theirs for theirs, ours in pairs)
-            table.add_row(
-                name, f"{statistics.median(pair[0] for pair in pairs):.2f}",
-                f"{statistics.median(pair[1] for pair in pairs):.2f}",
-                f"{statistics.median(ratios):.2f}", f"{ratios[1]:.2f} to {ratios[-2]:.2f}")
-        Console(width=100).print(table)
-        messages = ask(state, {"ask": "info"})["messages"]
-        print(f"READ and WRITE messages to the daemon: {messages['READ']['received']} and "
-              f"{messages['WRITE']['received']}")
-    finally:
-        umount.main([mountpoint, "--lazy", "--discard"], standalone_mode=False)
-        os.rmdir(plain)
-        os.rmdir(mountpoint)
+def _write(directory: Path, about: dict[str, str], results: list[Result],
+           facts: list[life.Fact]) -> None:
+    verdicts = targets.verdicts(results, facts)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "results.json").write_text(report.as_json(about, results, facts, verdicts))
+    markdown = report.as_markdown(about, results, facts, verdicts)
+    (directory / "results.md").write_text(markdown)
+    if results:
+        report.plot(results, directory / "performance.png")
+    print(markdown, end="")
+    print(f"\nall figures: {directory}/results.json; plot: {directory}/performance.png")
 
 
 if __name__ == "__main__":

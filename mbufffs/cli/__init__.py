@@ -6,6 +6,7 @@ from __future__ import annotations
 import click
 
 from mbufffs import __version__
+from mbufffs.cli.bench import bench
 from mbufffs.cli.create import create
 from mbufffs.cli.doctor import doctor
 from mbufffs.cli.edge import Edge
@@ -50,7 +51,7 @@ def commands(context: click.Context) -> int | None:
     return None
 
 
-for _command in (mount, umount, ls, create, rm, info, doctor):
+for _command in (mount, umount, ls, create, rm, info, doctor, bench):
     commands.add_command(_command)
 
 

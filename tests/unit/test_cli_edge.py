@@ -18,7 +18,7 @@ from mbufffs.cli.edge import Edge
 from mbufffs.errors import Exit, Unavailable
 from tests.unit.fakes import FakeMounts, Run, is_one_line
 
-NAMES = ["mount", "umount", "ls", "create", "rm", "info", "doctor"]
+NAMES = ["mount", "umount", "ls", "create", "rm", "info", "doctor", "bench"]
 
 
 def group_that_raises(error: BaseException) -> click.Group:

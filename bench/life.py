@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""What belongs to a mount and not to one operation: how fast it comes, what it costs, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mbufffs.bench import loops
+from mbufffs.bench.places import Place, ours, temporary
+from mbufffs.client import ask
+from mbufffs.state import State
+
+KIB, MIB = 1 << 10, 1 << 20
+IDLE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Fact:
+    name: str
+    unit: str
+    figures: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.figures)
+
+
+def _messages(state: State) -> dict[str, dict[str, int]]:
+    told: dict[str, dict[str, int]] = ask(state, {"ask": "info"})["messages"]
+    return told
+
+
+def to_server(state: State) -> int:
+    """Messages so far that needed the server: those that the channel did not answer itself."""
+    return sum(told["received"] - told["answered"] for told in _messages(state).values())
+
+
+def _processes(state: State) -> list[int]:
+    told: dict[str, Any] = ask(state, {"ask": "info"})
+    return [told["keeper"], told["server"]]
+
+
+def _resident(state: State) -> float:
+    """MiB of private memory and the share of what is shared (PSS), of keeper and server."""
+    kib = 0
+    for pid in _processes(state):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                kib += int(line.split()[1])
+    return kib / 1024
+
+
+def _wakes(state: State) -> int:
+    """How often the threads of keeper and server have begun to run."""
+    count = 0
+    for pid in _processes(state):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for line in (task / "status").read_text().splitlines():
+                if "ctxt_switches" in line:
+                    count += int(line.split()[1])
+    return count
+
+
+@contextlib.contextmanager
+def _many(place: Place, count: int) -> Iterator[tuple[float, float]]:
+    """So many areas; microseconds for each of the first and of the last thousand."""
+    assert place.directory
+    directory = os.open(place.directory, os.O_RDONLY)
+    try:
+        first = loops.create(directory, 0, 1000, 0, False) * 1e3
+        loops.create(directory, 1000, count - 2000, 0, False)
+        last = loops.create(directory, count - 1000, 1000, 0, False) * 1e3
+        yield first, last
+        loops.unlink(directory, 0, count)
+    finally:
+        os.close(directory)
+
+
+def mounting(rounds: int) -> Fact:
+    """From the command to the first answer, with the command's own start."""
+    figures = []
+    command = Path(sys.executable).with_name("mbufffs")
+    for _ in range(rounds):
+        with temporary() as mountpoint:
+            begun = time.perf_counter()
+            subprocess.run([command, "mount", mountpoint, "--size", "64M"], check=True)
+            os.stat(mountpoint / ".")
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(mountpoint / "none")
+            figures.append(time.perf_counter() - begun)
+            subprocess.run([command, "umount", mountpoint, "--discard"], check=True)
+    return Fact("mount to first answer", "s", figures)
+
+
+def failing_over(rounds: int) -> Fact:
+    """From the death of the server to the answer of what was asked then."""
+    figures = []
+    with ours(64 * MIB) as (place, state):
+        assert place.directory
+        for number in range(rounds):
+            os.kill(_processes(state)[1], signal.SIGKILL)
+            begun = time.perf_counter()
+            os.close(os.open(place.directory / str(number), os.O_CREAT | os.O_RDWR))
+            figures.append((time.perf_counter() - begun) * 1e3)
+            time.sleep(0.2)
+    return Fact("failover of the server", "ms", figures)
+
+
+def idling() -> Fact:
+    with ours(64 * MIB) as (_, state):
+        time.sleep(1)
+        before = _wakes(state)
+        time.sleep(IDLE_SECONDS)
+        return Fact("wake-ups of an idle mount", "/s", [(_wakes(state) - before) / IDLE_SECONDS])
+
+
+def growing(count: int) -> list[Fact]:
+    """What so many areas cost, and whether the last come as fast as the first."""
+    with ours(4 << 30) as (place, state):
+        assert place.directory
+        empty = _resident(state)
+        with _many(place, count) as (first, last):
+            full = _resident(state)
+            listed = [loops.listing(os.fsencode(place.directory), True)[0] for _ in range(2)]
+            before = to_server(state)
+            loops.listing(os.fsencode(place.directory), True)
+            asked = to_server(state) - before
+            after = _resident(state)
+    return [
+        Fact("resident memory, empty", "MiB", [empty]),
+        Fact(f"resident memory, {count:,} areas made", "MiB", [full]),
+        Fact(f"resident memory, {count:,} areas listed with `ls -l`", "MiB", [after]),
+        Fact(f"resident memory of an area, of {count:,}", "B", [(full - empty) * MIB / count]),
+        Fact("create, the first 1,000", "us", [first]),
+        Fact(f"create, the last 1,000 of {count:,}", "us", [last]),
+        Fact(f"ls -l of {count:,}, first and second time", "s", listed),
+        Fact(f"messages to the server for a warm `ls -l` of {count:,}", "", [asked]),
+    ]

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""The alternatives, each mounted as its own documentation says; fetched and built in .cache/bench.
+
+What cannot be had here is left out, with a line on stderr that says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from mbufffs.bench.places import Place, temporary, tmpfs
+
+CACHE = Path(__file__).parents[1] / ".cache/bench"
+C_EXAMPLE = Path("/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c")
+MOUNT_SECONDS = 20.0
+
+
+class Missing(Exception):
+    """Why a peer is not there."""
+
+
+def _run(*command: str | Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
+        raise Missing(f"{Path(command[0]).name}: {said}")
+    return done.stdout
+
+
+def _c_example() -> Path:
+    """libfuse's passthrough_ll: low-level, all threads, with the kernel's caches on."""
+    program = CACHE / "passthrough_ll"
+    if not C_EXAMPLE.exists():
+        raise Missing(f"{C_EXAMPLE} is not there: install libfuse3-dev")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    flags = shlex.split(_run("pkg-config", "--cflags", "--libs", "fuse3"))
+    _run("gcc", "-O2", "-D_GNU_SOURCE", C_EXAMPLE, "-o", program, *flags)
+    return program
+
+
+def _python_example(name: str) -> Path:
+    """One of pyfuse3's, from the source package of the version that is installed."""
+    import pyfuse3
+
+    path = CACHE / f"pyfuse3-{pyfuse3.__version__}/examples/{name}"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        _run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
+             "--no-binary", "pyfuse3", "--dest", CACHE, f"pyfuse3=={pyfuse3.__version__}")
+        _run("tar", "-xf", next(CACHE.glob(f"pyfuse3-{pyfuse3.__version__}*.tar.gz")), "-C", CACHE)
+    return path
+
+
+@contextlib.contextmanager
+def _mounted(name: str, command: list[str | Path], mountpoint: Path) -> Iterator[Place]:
+    process = subprocess.Popen([*command, mountpoint], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + MOUNT_SECONDS
+        while not mountpoint.is_mount():
+            if process.poll() is not None or time.monotonic() > end:
+                raise Missing(f"{shlex.join(map(str, command))} does not mount")
+            time.sleep(0.02)
+        yield Place(name, mountpoint)
+    finally:
+        subprocess.run(["fusermount3", "-uz", mountpoint], stderr=subprocess.DEVNULL, check=False)
+        process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def passthrough_ll() -> Iterator[Place]:
+    with temporary() as mountpoint, temporary("/dev/shm") as source:
+        options = f"source={source},cache=always,timeout=3600"
+        with _mounted("passthrough_ll", [_c_example(), "-f", "-o", options], mountpoint) as place:
+            yield place
+
+
+@contextlib.contextmanager
+def pyfuse3_passthroughfs() -> Iterator[Place]:
+    command = [sys.executable, _python_example("passthroughfs.py")]
+    with temporary() as mountpoint, temporary("/dev/shm") as source, \
+            _mounted("passthroughfs.py", [*command, source], mountpoint) as place:
+        yield place
+
+
+@contextlib.contextmanager
+def pyfuse3_tmpfs() -> Iterator[Place]:
+    command = [sys.executable, _python_example("tmpfs.py")]
+    with temporary() as mountpoint, _mounted("tmpfs.py", [*command], mountpoint) as place:
+        yield place
+
+
+def _posix_shm() -> int:
+    # What shm_open(3) of glibc does with a name.
+    path = f"/dev/shm/mbufffs-bench-{os.getpid()}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    os.unlink(path)
+    return fd
+
+
+DESCRIPTORS = (Place("memfd", memory=lambda: os.memfd_create("mbufffs-bench", os.MFD_CLOEXEC)),
+               Place("POSIX shm", memory=_posix_shm))
+MOUNTED = (passthrough_ll, pyfuse3_passthroughfs, pyfuse3_tmpfs)
+
+
+def enter_all(stack: ExitStack) -> list[Place]:
+    """All peers that this machine can have, tmpfs first."""
+    places = [stack.enter_context(tmpfs()), *DESCRIPTORS]
+    for peer in MOUNTED:
+        try:
+            places.append(stack.enter_context(peer()))
+        except Missing as missing:
+            print(f"left out: {missing}", file=sys.stderr)
+    return places

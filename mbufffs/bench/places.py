@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Where is measured: a directory of some file system, or memory that has no name in one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mbufffs.cli.umount import umount
+from mbufffs.keeper import Settings, start
+from mbufffs.state import State, state_of
+
+
+@dataclass(frozen=True)
+class Place:
+    """`directory` is None for memory that is had only as a descriptor: `memory` gives one."""
+
+    name: str
+    directory: Path | None = None
+    memory: Callable[[], int] | None = None
+
+    @contextlib.contextmanager
+    def file(self, size: int) -> Iterator[int]:
+        """A descriptor of a new file of `size` bytes, all of which have their memory."""
+        if self.directory:
+            fd = os.open(self.directory / "file", os.O_RDWR | os.O_CREAT, 0o600)
+        else:
+            assert self.memory
+            fd = self.memory()
+        try:
+            os.ftruncate(fd, size)
+            _fill(fd, size)
+            yield fd
+        finally:
+            os.close(fd)
+            if self.directory:
+                (self.directory / "file").unlink()
+
+
+def _fill(fd: int, size: int) -> None:
+    # Written too, so that no file system has less to do because its pages are known to be empty.
+    block = b"\1" * min(size, 1 << 20)
+    for offset in range(0, size, len(block)):
+        os.pwrite(fd, block[:size - offset], offset)
+
+
+@contextlib.contextmanager
+def temporary(parent: str | None = None) -> Iterator[Path]:
+    path = Path(os.path.realpath(tempfile.mkdtemp(prefix="mbufffs-bench-", dir=parent)))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def tmpfs() -> Iterator[Place]:
+    with temporary("/dev/shm") as directory:
+        yield Place("tmpfs", directory)
+
+
+@contextlib.contextmanager
+def ours(limit: int, backend: str = "shmem") -> Iterator[tuple[Place, State]]:
+    """A mount of this package for the time of the measurement; `limit` in bytes."""
+    with temporary() as mountpoint:
+        start(Settings(str(mountpoint), backend=backend, limit=limit, allow_other=False))
+        try:
+            yield Place("mbufffs", mountpoint), state_of(str(mountpoint))
+        finally:
+            discard = [] if backend == "device" else ["--discard"]
+            umount.main([str(mountpoint), "--lazy", *discard], standalone_mode=False)
