@@ -199,9 +199,9 @@ def _renaming(place: Place) -> Iterator[Once]:
 
 
 def drop_caches() -> bool:
-    """Makes the kernel forget names and attributes, if the caller may."""
+    """Makes the kernel forget names, attributes and directories, if the caller may."""
     try:
-        Path("/proc/sys/vm/drop_caches").write_text("2")
+        Path("/proc/sys/vm/drop_caches").write_text("3")
     except OSError:
         return False
     return True
