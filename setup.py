@@ -43,7 +43,8 @@ setup(
         Extension(
             "mbufffs.channel._channel",
             ["mbufffs/channel/module.c", "mbufffs/channel/channel.c", "mbufffs/channel/device.c",
-             "mbufffs/channel/server.c", "mbufffs/channel/edit.c", "mbufffs/channel/table.c"],
+             "mbufffs/channel/server.c", "mbufffs/channel/edit.c", "mbufffs/channel/known.c",
+             "mbufffs/channel/table.c"],
             depends=["mbufffs/channel/channel.h", "mbufffs/channel/protocol.h",
                      "mbufffs/channel/internal.h"],
             extra_compile_args=warnings,

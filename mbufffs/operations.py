@@ -23,6 +23,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields
 
+from mbufffs.ahead import FOREVER, Ahead
 from mbufffs.backends import SECRETS, Attributes, Backend, Caller, Change
 from mbufffs.backends.shmem import LARGE
 from mbufffs.channel import (
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 
 PREFIX = b"user.mbuff."
 KIND_NAME = PREFIX + b"kind"
-FOREVER = 3600.0  # seconds; all changes come through the mount, so the kernel may believe its cache
 ASKING = 1.0  # seconds within which the channel tells whether a removed area is open
 FREEING = 2.0  # seconds after a removal in which a lack of memory may still mend itself
 FREEING_STEP = 0.05  # seconds in which some of it must have come back
@@ -146,6 +146,7 @@ class Operations(pyfuse3.Operations):
         self._removals: dict[int, _Removal] = {}
         self._device = device
         self._turns: dict[int, tuple[trio.Lock, list[None]]] = {}
+        self._ahead = Ahead(backend, tell)
         self._removed = -math.inf  # when an area was removed last, in trio's time
         self._freed = -math.inf  # when the memory of all forgotten areas is back
 
@@ -154,8 +155,14 @@ class Operations(pyfuse3.Operations):
     @handler
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         try:
-            return _entry(self._backend.lookup(parent_inode, name))
+            found = self._backend.lookup(parent_inode, name)
+            # By a file handle the kernel asks only for what it does not know: what is removed it
+            # has forgotten, and that message is still on its way.
+            if name == b"." and not found.links:
+                raise FUSEError(errno.ESTALE)
+            return _entry(found)
         except FileNotFoundError:
+            self._ahead.missed(parent_inode)
             # Node 0: the kernel remembers that there is no such name.
             missing = EntryAttributes()
             missing.st_ino = 0
@@ -165,8 +172,9 @@ class Operations(pyfuse3.Operations):
     @handler
     async def create(self, parent_inode: int, name: bytes, mode: int, flags: int,
                      ctx: RequestContext) -> tuple[FileInfo, EntryAttributes]:
-        found, made = self._backend.create(parent_inode, name, mode, _caller(ctx),
-                                           exclusive=bool(flags & os.O_EXCL))
+        with self._ahead.changing(parent_inode):
+            found, made = self._backend.create(parent_inode, name, mode, _caller(ctx),
+                                               exclusive=bool(flags & os.O_EXCL))
         if not made:
             # The kernel asks no rights of whom it takes for the maker; so it looks up again.
             raise FUSEError(errno.ESTALE)
@@ -175,33 +183,39 @@ class Operations(pyfuse3.Operations):
     @handler
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int,
                     ctx: RequestContext) -> EntryAttributes:
-        return _entry(self._backend.mknod(parent_inode, name, mode, rdev, _caller(ctx)))
+        with self._ahead.changing(parent_inode):
+            return _entry(self._backend.mknod(parent_inode, name, mode, rdev, _caller(ctx)))
 
     @handler
     async def mkdir(self, parent_inode: int, name: bytes, mode: int,
                     ctx: RequestContext) -> EntryAttributes:
-        return _entry(self._backend.mkdir(parent_inode, name, mode, _caller(ctx)))
+        with self._ahead.changing(parent_inode):
+            return _entry(self._backend.mkdir(parent_inode, name, mode, _caller(ctx)))
 
     @handler
     async def symlink(self, parent_inode: int, name: bytes, target: bytes,
                       ctx: RequestContext) -> EntryAttributes:
-        return _entry(self._backend.symlink(parent_inode, name, target, _caller(ctx)))
+        with self._ahead.changing(parent_inode):
+            return _entry(self._backend.symlink(parent_inode, name, target, _caller(ctx)))
 
     @handler
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes,
                    ctx: RequestContext) -> EntryAttributes:
-        return _entry(self._backend.link(inode, new_parent_inode, new_name, _caller(ctx)))
+        with self._ahead.changing(new_parent_inode):
+            return _entry(self._backend.link(inode, new_parent_inode, new_name, _caller(ctx)))
 
     @handler
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         self._removed = trio.current_time()
         self._hidden_last = None
-        self._backend.unlink(parent_inode, name, _caller(ctx))
+        with self._ahead.changing(parent_inode):
+            self._backend.unlink(parent_inode, name, _caller(ctx))
         await self._give_back()
 
     @handler
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        self._backend.rmdir(parent_inode, name, _caller(ctx))
+        with self._ahead.changing(parent_inode):
+            self._backend.rmdir(parent_inode, name, _caller(ctx))
 
     @handler
     async def rename(self, parent_inode_old: int, name_old: bytes, parent_inode_new: int,
@@ -209,8 +223,9 @@ class Operations(pyfuse3.Operations):
         self._removed = trio.current_time()  # maybe: of what is replaced
         self._hidden_last = None
         flags, tag = split_exchange(flags & 0xFFFFFFFF)
-        self._backend.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags, tag,
-                             _caller(ctx))
+        with self._ahead.changing(*{parent_inode_old, parent_inode_new}):
+            self._backend.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags,
+                                 tag, _caller(ctx))
         await self._give_back()
 
     # What is not done through the mount: the kernel is told to ask again.

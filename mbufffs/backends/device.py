@@ -64,6 +64,7 @@ class DeviceBackend:
     name = "device"
     locked = True
     page_cache = False  # others write too: kernel modules through the areas' address
+    sole = False
 
     def __init__(self, registry: Registry, events: int, store: Path) -> None:
         """`events`: of the same open /dev/mbuff, with what an earlier server has not taken in."""
@@ -393,6 +394,9 @@ class DeviceBackend:
             inside = self._directories.inside(self._tree.lookup(parent, name).node)
             if taken or inside or self._names.any_below(path):
                 raise _error(taken or errno.ENOTEMPTY)
+
+    def names(self, node: int, most: int) -> list[bytes] | None:  # noqa: ARG002
+        return None
 
     def entries(self, node: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:
         """Directories first, at the offsets of the tree; then areas, at their numbers."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import stat
 from collections import OrderedDict
@@ -79,7 +80,8 @@ class ShmemBackend:
         self._areas, self._hidden_directory, notes = (
             os.open(store / part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for part in _PARTS)
         self._notes = Notes(notes)
-        self._privileged = os.geteuid() == 0
+        # Without root's rights, what is removed may be gone at once.
+        self.sole = self._privileged = os.geteuid() == 0
         self._nodes: Nodes
         try:
             if not handles:
@@ -359,6 +361,16 @@ class ShmemBackend:
         if self._notes.begun(tag, source.node, target.node, again=caller.again):
             return
         rename_at(old, name, new, newname, RENAME_EXCHANGE)
+
+    def names(self, node: int, most: int) -> list[bytes] | None:
+        directory = self._nodes.open(node, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME)
+        try:
+            found = [name for name, _ in itertools.islice(
+                listing.names(directory, 0, stable=self._stable_offsets), most + 3)]
+        finally:
+            os.close(directory)
+        return None if len(found) > most + 2 else [
+            name for name in found if name not in (b".", b"..")]
 
     def entries(self, node: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:
         directory = self._nodes.open(node, os.O_RDONLY | os.O_DIRECTORY)

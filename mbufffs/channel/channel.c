@@ -149,6 +149,7 @@ void node_forget(struct channel *channel, uint64_t id, uint64_t lookups)
 	}
 	if (node->watched)
 		tell_forgotten(channel, id, FORGET_DONE);
+	known_drop(node);
 	free(node);
 }
 
@@ -395,6 +396,7 @@ void channel_free(struct channel *channel)
 {
 	struct request *request, *after;
 	struct job *job;
+	size_t slot;
 
 	if (channel->started) {
 		pthread_join(channel->device_thread, NULL);
@@ -413,6 +415,12 @@ void channel_free(struct channel *channel)
 	free(channel->device_message);
 	free(channel->server_message);
 	table_free(&channel->requests);
+	for (slot = 0; channel->nodes.slots && slot <= channel->nodes.mask; slot++) {
+		struct entry *entry;
+
+		for (entry = channel->nodes.slots[slot]; entry; entry = entry->next)
+			known_drop((struct node *)entry);
+	}
 	table_free(&channel->nodes);
 	table_free(&channel->pollers);
 	if (channel->server >= 0)

@@ -22,6 +22,7 @@ struct channel_settings {
 	uint32_t grace_ms;   /* how long an interrupted request may wait for its reply */
 	size_t keep_limit;   /* bytes of unanswered requests; more are refused with ENOMEM */
 	uint32_t deaths_max; /* servers at work that may die over one request before it gets EIO */
+	size_t names_max;    /* of a directory that are kept to know what is missing */
 	/* Ends a backing id (an ioctl on the device); called from a thread of its own. */
 	void (*close_backing)(void *context, int32_t id);
 	void *context;

@@ -8,6 +8,8 @@
 
 #include "internal.h"
 
+#define MISSING_SECONDS 3600 /* as FOREVER in operations.py: until it is made, or invalidated */
+
 static int answered(struct channel *channel, const struct fuse_in_header *header, int error,
 		    const void *body, size_t length)
 {
@@ -102,6 +104,40 @@ static bool reserved_attribute(struct channel *channel, const struct fuse_in_hea
 	if (strcmp(name, FALLOCATE_NAME) != 0)
 		return false;
 	answered(channel, header, -EPERM, NULL, 0);
+	return true;
+}
+
+/* What a server has told already. */
+
+static bool attributes_known(struct channel *channel, const struct fuse_in_header *header)
+{
+	const struct fuse_attr_out *known;
+	struct fuse_attr_out reply;
+
+	pthread_mutex_lock(&channel->lock);
+	known = known_attributes(channel, header->nodeid);
+	if (known)
+		reply = *known;
+	pthread_mutex_unlock(&channel->lock);
+	if (!known)
+		return false;
+	answered(channel, header, 0, &reply, sizeof(reply));
+	return true;
+}
+
+static bool name_missing(struct channel *channel, const struct fuse_in_header *header,
+			 const char *name)
+{
+	/* Node 0: the kernel remembers that there is no such name. */
+	const struct fuse_entry_out reply = { .entry_valid = MISSING_SECONDS };
+	bool missing;
+
+	pthread_mutex_lock(&channel->lock);
+	missing = known_missing(channel, header->nodeid, name);
+	pthread_mutex_unlock(&channel->lock);
+	if (!missing)
+		return false;
+	answered(channel, header, 0, &reply, sizeof(reply));
 	return true;
 }
 
@@ -263,6 +299,11 @@ static bool answered_here(struct channel *channel, const char *message, size_t l
 		if (!name)
 			break;
 		return reserved_attribute(channel, header, name);
+	case FUSE_LOOKUP:
+		name = name_at(message, length, sizeof(*header));
+		return name && name_missing(channel, header, name);
+	case FUSE_GETATTR:
+		return attributes_known(channel, header);
 	case FUSE_STATFS:
 		return statfs_without_server(channel, header);
 	default:
@@ -295,6 +336,7 @@ static void forward(struct channel *channel, char *message, size_t length)
 	else
 		request = request_make(message, length);
 	if (request) {
+		known_sent(channel, request);
 		request_append(channel, request);
 		flush_requests(channel);
 	}

@@ -43,6 +43,7 @@ struct request {
 	bool answered;	 /* the client has gone with EINTR: drop the reply, do not send again */
 	bool greeting;	 /* the kept INIT for a later server: the kernel must not see its reply */
 	bool replyless;	 /* a FORGET */
+	bool replaces;	 /* a RENAME whose new name may have been there */
 	_Alignas(uint64_t) char message[]; /* a header begins it */
 };
 
@@ -54,6 +55,8 @@ struct node {
 	int32_t backing; /* the backing id of all opens of this node, 0: none yet */
 	bool watched;	 /* the server wants to hear of its end */
 	bool emptied;	 /* the server was told that it is not open, and decides who may open it */
+	struct fuse_attr_out *attributes; /* of a directory, if they are known */
+	struct table *names;		  /* all that it has, if they are known */
 };
 
 /* Work that may block in the kernel and so has a thread of its own. */
@@ -129,6 +132,21 @@ struct request *request_make(const void *message, size_t length);
 void request_append(struct channel *channel, struct request *request); /* L */
 void request_remove(struct channel *channel, struct request *request); /* L, frees it */
 void flush_requests(struct channel *channel);			       /* L */
+
+/*
+ * known.c: what servers have told, so that they need not be asked. All L. Of a request: it is sent
+ * on; it has succeeded; nobody knows whether it has, and the kernel must ask again.
+ */
+bool known_missing(struct channel *channel, uint64_t directory, const char *name);
+const struct fuse_attr_out *known_attributes(struct channel *channel, uint64_t id);
+void known_names_told(struct channel *channel, uint64_t directory, const char *names,
+		      size_t length);
+void known_attributes_told(struct channel *channel, uint64_t id, const struct fuse_attr_out *told);
+void known_attributes_drop(struct channel *channel, uint64_t id);
+void known_drop(struct node *node);
+void known_sent(struct channel *channel, struct request *request);
+void known_replied(struct channel *channel, const struct request *request);
+void known_doubt(struct channel *channel, const struct request *request);
 
 /* device.c and server.c: the two readers. */
 void from_kernel(struct channel *channel, char *message, size_t length);

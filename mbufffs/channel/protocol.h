@@ -94,6 +94,21 @@ enum {
 };
 
 /*
+ * What a server knows and the kernel will ask next, told before the reply that makes it so: the
+ * attributes of a directory, as the reply to GETATTR that they will be; and all names of one, each
+ * with its NUL, after the node id. From then on the channel answers what these can answer.
+ */
+#define PRIVATE_ATTRIBUTES 0x4d44
+#define PRIVATE_NAMES 0x4d45
+
+struct told_attributes {
+	uint64_t node;
+	struct fuse_attr_out reply;
+};
+
+_Static_assert(sizeof(struct told_attributes) == 112, "told_attributes");
+
+/*
  * The reserved attribute name under which FALLOCATE reaches pyfuse3, which has no handler for it.
  * Clients never reach it. Its value is struct fallocate_words.
  */

@@ -2,108 +2,13 @@
 /* The server's side: attaches servers, passes their replies on, and keeps the time of interrupts.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "internal.h"
-
-/* L */
-static void invalidate_name(struct channel *channel, uint64_t parent, const char *name,
-			    const char *end)
-{
-	struct {
-		struct fuse_out_header header;
-		struct fuse_notify_inval_entry_out entry;
-		char name[NAME_MAX + 1];
-	} notification = { .header = { .error = NOTIFY_INVAL_ENTRY } };
-	const size_t length = name < end ? strnlen(name, (size_t)(end - name)) : 0;
-
-	if (!length || length > NAME_MAX)
-		return;
-	notification.entry.parent = parent;
-	notification.entry.namelen = (uint32_t)length;
-	memcpy(notification.name, name, length);
-	notification.header.len = (uint32_t)(offsetof(__typeof__(notification), name) + length + 1);
-	queue_notification(channel, &notification, notification.header.len);
-}
-
-/* L */
-static void invalidate_attributes(struct channel *channel, uint64_t node)
-{
-	const struct {
-		struct fuse_out_header header;
-		struct fuse_notify_inval_inode_out inode;
-	} notification = {
-		.header = { .len = sizeof(notification), .error = NOTIFY_INVAL_INODE },
-		.inode = { .ino = node, .off = -1 },
-	};
-
-	queue_notification(channel, &notification, sizeof(notification));
-}
-
-/*
- * The kernel was told EINTR, and a server has done it or may have: what the kernel remembers of
- * these names and attributes may be wrong. L
- */
-static void invalidate_changed(struct channel *channel, const struct request *request)
-{
-	const char *name = request->message + sizeof(struct fuse_in_header);
-	const char *end = request->message + request->length;
-	uint64_t newparent = request->node;
-
-	switch (request->opcode) {
-	case FUSE_CREATE:
-		name += sizeof(struct fuse_create_in);
-		break;
-	case FUSE_MKNOD:
-		name += sizeof(struct fuse_mknod_in);
-		break;
-	case FUSE_MKDIR:
-		name += sizeof(struct fuse_mkdir_in);
-		break;
-	case FUSE_LINK:
-		memcpy(&newparent, name, sizeof(newparent));
-		invalidate_attributes(channel, newparent); /* whose links are more */
-		newparent = request->node;
-		name += sizeof(struct fuse_link_in);
-		break;
-	case FUSE_RENAME:
-	case OP_RENAME2:
-		memcpy(&newparent, name, sizeof(newparent)); /* begins both structures */
-		name += request->opcode == FUSE_RENAME ? sizeof(struct fuse_rename_in) :
-							 2 * sizeof(uint64_t);
-		invalidate_name(channel, request->node, name, end);
-		name += name < end ? strnlen(name, (size_t)(end - name)) + 1 : 0;
-		break;
-	case FUSE_SYMLINK:
-	case FUSE_UNLINK:
-	case FUSE_RMDIR:
-		break;
-	case FUSE_OPEN:
-		if (!(((const struct fuse_open_in *)(const void *)name)->flags & O_TRUNC))
-			return;
-		invalidate_attributes(channel, request->node);
-		return;
-	case FUSE_SETATTR:
-	case FUSE_FALLOCATE:
-	case FUSE_SETXATTR:
-	case FUSE_WRITE:
-		invalidate_attributes(channel, request->node);
-		return;
-	default:
-		return;
-	}
-	invalidate_name(channel, newparent, name, end);
-	invalidate_attributes(channel, newparent);
-	if (newparent != request->node)
-		invalidate_attributes(channel, request->node);
-}
 
 /* Answers with EINTR those whose clients have waited long enough after a signal. L */
 static void answer_interrupted(struct channel *channel)
@@ -120,7 +25,7 @@ static void answer_interrupted(struct channel *channel)
 		channel->count.interrupted++;
 		if (!request->sends || channel->server < 0) {
 			if (request->sends)
-				invalidate_changed(channel, request);
+				known_doubt(channel, request);
 			request_remove(channel, request);
 			continue;
 		}
@@ -150,7 +55,7 @@ static void detach(struct channel *channel)
 			request->deaths++;
 		if (request->answered || request->replyless || request->greeting) {
 			if (request->answered)
-				invalidate_changed(channel, request);
+				known_doubt(channel, request);
 			request_remove(channel, request);
 		} else if (request->opcode == FUSE_STATFS && channel->statfs_known) {
 			channel->count.answered[FUSE_STATFS]++;
@@ -308,7 +213,7 @@ static void drop_reply(struct channel *channel, const struct request *request, c
 	struct create_reply *create = (void *)body;
 
 	channel->count.dropped++;
-	invalidate_changed(channel, request);
+	known_doubt(channel, request);
 	if (request->opcode == FUSE_OPEN && length == sizeof(struct open_reply))
 		drop_open(channel, request->node, (void *)body);
 	if (request->opcode == FUSE_CREATE && length == sizeof(*create))
@@ -371,6 +276,21 @@ static void from_server_notification(struct channel *channel, const char *messag
 
 	pthread_mutex_lock(&channel->lock);
 	switch (header->error) {
+	case PRIVATE_ATTRIBUTES:
+		if (rest == sizeof(struct told_attributes)) {
+			const struct told_attributes *told = (const void *)body;
+
+			known_attributes_told(channel, told->node, &told->reply);
+		}
+		break;
+	case PRIVATE_NAMES:
+		if (rest >= sizeof(uint64_t)) {
+			uint64_t id;
+
+			memcpy(&id, body, sizeof(id));
+			known_names_told(channel, id, body + sizeof(id), rest - sizeof(id));
+		}
+		break;
 	case PRIVATE_WATCH:
 		for (i = 0; i + sizeof(uint64_t) <= rest; i += sizeof(uint64_t)) {
 			struct node *node;
@@ -381,6 +301,7 @@ static void from_server_notification(struct channel *channel, const char *messag
 			if (!node)
 				continue;
 			node->watched = true;
+			known_drop(node); /* it has been removed */
 			if (!node->lookups)
 				node_forget(channel, id, 0);
 		}
@@ -480,6 +401,8 @@ static void from_server(struct channel *channel, char *message, size_t length)
 						    .unique = unique };
 		length = sizeof(*header);
 	}
+	if (!header->error)
+		known_replied(channel, request);
 	if (!greeting)
 		channel->count.replies++;
 	request_remove(channel, request);

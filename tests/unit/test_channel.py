@@ -117,6 +117,11 @@ def test_python_and_c_use_the_same_private_words() -> None:
     assert struct.unpack("=IiQQQ", channel.watch_message([5, 6])) == (
         32, word("PRIVATE_WATCH"), 0, 5, 6)
     assert struct.unpack("=IiQQ", channel.ask_message(5)) == (24, word("PRIVATE_ASK"), 0, 5)
+    assert struct.unpack("=IiQQ4s", channel.names_message(5, [b"a", b"b"])) == (
+        28, word("PRIVATE_NAMES"), 0, 5, b"a\0b\0")
+    message = channel.attributes_message(5, os.stat("/"), 7, 60)
+    assert struct.unpack("=IiQQQ", message[:32]) == (
+        128, word("PRIVATE_ATTRIBUTES"), 0, 5, 60)
     for name in ("FORGET_UNOPENED", "FORGET_DONE", "FORGET_OPEN"):
         assert getattr(channel, name) == word(name)
     assert f'FALLOCATE_NAME "{channel.FALLOCATE_NAME.decode()}"' in header

@@ -64,6 +64,7 @@ struct channel_settings rig_settings(void)
 		.grace_ms = GRACE,
 		.keep_limit = 16 << 20,
 		.deaths_max = SENDS,
+		.names_max = 1000,
 		.close_backing = note_closed,
 	};
 }
@@ -128,8 +129,8 @@ void rig_settle(struct rig *rig)
 	struct packet packet;
 	uint64_t unique;
 
-	unique = kernel_asks(rig, rig->server < 0 ? FUSE_OPENDIR : FUSE_GETATTR, 1, &marker,
-			     sizeof(marker));
+	unique = kernel_asks(rig, rig->server < 0 ? FUSE_OPENDIR : FUSE_GETATTR, marker.ino,
+			     &marker, sizeof(marker));
 	if (rig->server >= 0) {
 		EQUAL(server_gets(rig, FUSE_GETATTR, NULL), unique);
 		server_answers(rig, unique, 0, NULL, 0);

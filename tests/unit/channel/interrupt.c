@@ -111,8 +111,8 @@ FACT(what_was_done_too_late_is_looked_at_again)
 	server_gets(&rig, FUSE_LINK, NULL);
 	gives_up(&rig, late);
 	server_answers_entry(&rig, late, 7);
-	is_told_of_attributes(&rig, 7);
 	is_told_to_look_again(&rig);
+	is_told_of_attributes(&rig, 7);
 	rig_settle(&rig);
 	CHECK(kernel_has_nothing(&rig));
 	rig_close(&rig);
