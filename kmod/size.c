@@ -4,13 +4,13 @@
  * which one grows or shrinks. An area has the memory of all its size, or does not get the size.
  */
 #include <linux/fs.h>
-#include <linux/falloc.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/shmem_fs.h>
 #include <linux/uio.h>
+#include <uapi/linux/falloc.h>
 
 #include "internal.h"
 
