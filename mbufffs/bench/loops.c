@@ -4,6 +4,7 @@
  * or -1 with errno; what has to be there before is made by the caller. In C, because the time of an
  * interpreter would make all file systems look alike; loops.py calls them by ctypes.
  */
+#define _GNU_SOURCE /* fallocate */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
