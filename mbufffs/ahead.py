@@ -18,19 +18,32 @@ class Ahead:
     def __init__(self, backend: Backend, tell: Callable[[bytes], None]) -> None:
         self._backend = backend
         self._tell = tell
+        self._messages: list[bytes] | None = None  # of the change under way
         self._missed: dict[int, int] = {}  # questions for names that are not there, by directory
 
     @contextlib.contextmanager
     def changing(self, *directories: int) -> Iterator[None]:
         """Around what may change directories: the kernel asks for their attributes at once."""
+        messages = self._messages = []
         try:
             yield
         finally:
+            self._messages = None
             for node in directories if self._backend.sole else ():
                 # One that has gone is none that the kernel asks for.
                 with contextlib.suppress(OSError):
                     found = self._backend.attributes(node)
-                    self._tell(attributes_message(node, found.stat, found.links, int(FOREVER)))
+                    messages.append(
+                        attributes_message(node, found.stat, found.links, int(FOREVER)))
+            if messages:
+                self._tell(b"".join(messages))  # each write would wake the channel
+
+    def tell(self, message: bytes) -> None:
+        """At once; of a change under way, when it is done."""
+        if self._messages is None:
+            self._tell(message)
+        else:
+            self._messages.append(message)
 
     def missed(self, directory: int) -> None:
         """A name was not there, and the channel did not know: it is told all names that are.

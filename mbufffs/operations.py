@@ -278,7 +278,7 @@ class Operations(pyfuse3.Operations):
 
     def _on_hidden(self, node: int) -> None:
         self._hidden_last = node
-        self._tell(watch_message([node]))
+        self._ahead.tell(watch_message([node]))
 
     async def _give_back(self) -> None:
         """Frees what was just removed before rm(1) returns, as tmpfs does, if nobody has it open.

@@ -267,7 +267,7 @@ static bool is_open(const struct channel *channel, const struct node *node)
 	return node->opens || request;
 }
 
-static void from_server_notification(struct channel *channel, const char *message, size_t length)
+static void one_notification(struct channel *channel, const char *message, size_t length)
 {
 	const struct fuse_out_header *header = (const void *)message;
 	const char *body = message + sizeof(*header);
@@ -347,6 +347,27 @@ static void from_server_notification(struct channel *channel, const char *messag
 	pthread_mutex_unlock(&channel->lock);
 }
 
+/* A server may send several in one packet, which costs it as much as one. */
+static void from_server_notifications(struct channel *channel, const char *message, size_t length)
+{
+	while (length >= sizeof(struct fuse_out_header)) {
+		const struct fuse_out_header *header = (const void *)message;
+
+		if (header->len < sizeof(*header) || header->len > length || header->unique)
+			break;
+		one_notification(channel, message, header->len);
+		length -= header->len;
+		message += header->len;
+		if (header->len % 8)
+			break;
+	}
+	if (length) {
+		pthread_mutex_lock(&channel->lock);
+		channel->count.malformed++;
+		pthread_mutex_unlock(&channel->lock);
+	}
+}
+
 static void from_server(struct channel *channel, char *message, size_t length)
 {
 	struct fuse_out_header *header = (void *)message;
@@ -356,6 +377,10 @@ static void from_server(struct channel *channel, char *message, size_t length)
 	uint32_t opcode;
 	bool greeting;
 
+	if (length >= sizeof(*header) && length <= CHANNEL_MESSAGE_MAX && !header->unique) {
+		from_server_notifications(channel, message, length);
+		return;
+	}
 	if (length < sizeof(*header) || length > CHANNEL_MESSAGE_MAX || header->len != length) {
 		pthread_mutex_lock(&channel->lock);
 		channel->count.malformed++;
@@ -369,10 +394,6 @@ static void from_server(struct channel *channel, char *message, size_t length)
 		length = sizeof(*header);
 	}
 	unique = header->unique;
-	if (!unique) {
-		from_server_notification(channel, message, length);
-		return;
-	}
 	pthread_mutex_lock(&channel->lock);
 	request = (struct request *)table_find(&channel->requests, unique);
 	if (!request || !request->sends) {

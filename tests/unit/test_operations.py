@@ -40,10 +40,12 @@ class Served:
         self.operations = Operations(self.backend, self._tell, None)
 
     def _tell(self, message: bytes) -> None:
-        length, code, unique = struct.unpack_from("=IiQ", message)
-        assert length == len(message) and not unique
-        if code in (ATTRIBUTES, NAMES):
-            self.told.append((code, message[16:]))
+        while message:
+            length, code, unique = struct.unpack_from("=IiQ", message)
+            assert 16 <= length <= len(message) and not unique
+            if code in (ATTRIBUTES, NAMES):
+                self.told.append((code, message[16:length]))
+            message = message[length:]
 
     def do(self, handler: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         """The result, and what was told meanwhile is in `told`."""

@@ -168,3 +168,59 @@ FACT(more_pollers_than_are_remembered_are_woken_to_ask_again_and_may_then_be_so_
 	CHECK(kernel_has_nothing(&rig));
 	rig_close(&rig);
 }
+
+FACT(notifications_in_one_packet_all_count)
+{
+	struct {
+		struct fuse_out_header header;
+		uint64_t node;
+	} watches[3] = {
+		{ { sizeof(watches[0]), PRIVATE_WATCH, 0 }, 5 },
+		{ { sizeof(watches[0]), PRIVATE_WATCH, 0 }, 6 },
+		{ { sizeof(watches[0]), NOTIFY_POLL, 0 }, 7 },
+	};
+	struct packet packet;
+	struct rig rig;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	look_up(&rig, 5);
+	look_up(&rig, 6);
+	server_sends_bytes(&rig, watches, sizeof(watches));
+	kernel_takes(&rig, &packet);
+	EQUAL(packet.length, sizeof(watches[0]));
+	EQUAL(told(&packet)->error, NOTIFY_POLL);
+	kernel_forgets(&rig, 5, 1);
+	EQUAL(server_gets(&rig, FUSE_FORGET, NULL), 0);
+	kernel_forgets(&rig, 6, 1);
+	EQUAL(server_gets(&rig, FUSE_FORGET, NULL), 0);
+	EQUAL(rig_counters(&rig).malformed, 0);
+	rig_close(&rig);
+}
+
+FACT(a_packet_counts_up_to_what_is_malformed)
+{
+	struct {
+		struct fuse_out_header header;
+		uint64_t node;
+	} watches[2];
+	static const uint32_t lengths[] = { 0, 15, 25, UINT32_MAX };
+	struct rig rig;
+	size_t i;
+
+	rig_open(&rig, NULL);
+	rig_serve(&rig);
+	for (i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+		memset(watches, 0, sizeof(watches));
+		watches[0].header =
+			(struct fuse_out_header){ sizeof(watches[0]), PRIVATE_WATCH, 0 };
+		watches[0].node = 10 + i;
+		watches[1].header = (struct fuse_out_header){ lengths[i], PRIVATE_WATCH, 0 };
+		server_sends_bytes(&rig, watches, sizeof(watches));
+		/* The kernel does not know it: it is told at once. */
+		EQUAL(server_gets(&rig, FUSE_FORGET, NULL), 0);
+		rig_settle(&rig);
+		EQUAL(rig_counters(&rig).malformed, i + 1);
+	}
+	rig_close(&rig);
+}
