@@ -60,10 +60,10 @@ def _resident(state: State) -> float:
     return kib / 1024
 
 
-def _wakes(state: State) -> int:
-    """How often the threads of keeper and server have begun to run."""
+def _wakes(processes: list[int]) -> int:
+    """How often the threads of these have begun to run."""
     count = 0
-    for pid in _processes(state):
+    for pid in processes:
         for task in Path(f"/proc/{pid}/task").iterdir():
             for line in (task / "status").read_text().splitlines():
                 if "ctxt_switches" in line:
@@ -118,10 +118,12 @@ def failing_over(rounds: int) -> Fact:
 
 def idling() -> Fact:
     with ours(64 * MIB) as (_, state):
+        processes = _processes(state)
         time.sleep(1)
-        before = _wakes(state)
+        before = _wakes(processes)
         time.sleep(IDLE_SECONDS)
-        return Fact("wake-ups of an idle mount", "/s", [(_wakes(state) - before) / IDLE_SECONDS])
+        woken = _wakes(processes) - before
+        return Fact("wake-ups of an idle mount", "/s", [woken / IDLE_SECONDS])
 
 
 def growing(count: int) -> list[Fact]:
