@@ -9,7 +9,6 @@ import json
 import click
 
 from mbufffs.cli import table
-from mbufffs.keeper import BACKENDS
 
 LIMIT = 1 << 30
 
@@ -17,8 +16,8 @@ LIMIT = 1 << 30
 @click.command(short_help="Measure areas beside files on tmpfs.")
 @click.option("--rounds", type=click.IntRange(min=2), default=9, show_default=True,
               help="Figures of each operation and place.")
-@click.option("--backend", type=click.Choice(BACKENDS), default="shmem", show_default=True,
-              help="Who has the memory.")
+@click.option("--backend", type=click.Choice(["shmem", "device"]), default="shmem",
+              show_default=True, help="Who has the memory.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array with all figures.")
 def bench(rounds: int, backend: str, as_json: bool) -> None:
     """Measure areas beside files on tmpfs, in turns, in half a minute.
