@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from mbufffs.bench.measures import Measure
+from mbufffs.bench.measures import Measure, Once
 from mbufffs.bench.places import Place
 
 
@@ -29,12 +31,34 @@ class Result:
                       zip(self.figures[place], self.figures[peer], strict=True))
 
 
-def run(measure: Measure, places: Iterable[Place], rounds: int) -> Result:
-    """Each round visits all places, beginning with another one each time."""
-    order = [place for place in places if place.directory or not measure.named]
-    figures: dict[str, list[float]] = {place.name: [] for place in order}
+class _Unsupported(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def _prepared(measure: Measure, place: Place) -> Iterator[Once]:
     with ExitStack() as stack:
-        ready = [(place.name, stack.enter_context(measure.prepare(place))) for place in order]
+        try:
+            once = stack.enter_context(measure.prepare(place))
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            raise _Unsupported from error
+        yield once
+
+
+def run(measure: Measure, places: Iterable[Place], rounds: int) -> Result:
+    """Each round visits all places, beginning with another one each time.
+
+    A place that cannot do it at all, fallocate(2) say, is left out.
+    """
+    ready = []
+    with ExitStack() as stack:
+        for place in places:
+            if place.directory or not measure.named:
+                with contextlib.suppress(_Unsupported):
+                    ready.append((place.name, stack.enter_context(_prepared(measure, place))))
+        figures: dict[str, list[float]] = {name: [] for name, _ in ready}
         for number in range(rounds):
             first = number % len(ready)
             for name, once in ready[first:] + ready[:first]:

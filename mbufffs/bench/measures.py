@@ -28,6 +28,7 @@ class Measure:
     prepare: Prepare
     named: bool = True  # needs a directory
     slow: bool = False  # not for file systems that need a millisecond for every name
+    large: bool = False  # not for those that copy a file with each write to it
 
     @property
     def more_is_better(self) -> bool:
@@ -256,11 +257,13 @@ def listings(number: int) -> list[Measure]:
 
 
 QUICK = [
-    Measure("mmap: streaming read", "GB/s", _streaming(False), named=False),
-    Measure("mmap: streaming write", "GB/s", _streaming(True), named=False),
-    Measure("mmap: random 64 B", "ns", _random(), named=False),
-    Measure("mmap: first touch of a page", "us", _touching(False), named=False),
-    Measure("mmap: a page by MAP_POPULATE", "us", _touching(True), named=False),
+    Measure("mmap: streaming read", "GB/s", _streaming(False), named=False, large=True),
+    Measure("mmap: streaming write", "GB/s", _streaming(True), named=False, large=True),
+    Measure("mmap: random 64 B", "ns", _random(), named=False, large=True),
+    Measure("mmap: first touch of a page", "us", _touching(False), named=False,
+            large=True),
+    Measure("mmap: a page by MAP_POPULATE", "us", _touching(True), named=False,
+            large=True),
     *(Measure(f"{'write' if writes else 'read'} {label}", "us", _transferring(size, writes),
               named=False)
       for writes in (False, True)
@@ -278,8 +281,10 @@ FULL = [
     Measure("open + close, 4 processes", "us", _opening_by(4)),
     Measure("open + close, 16 processes", "us", _opening_by(16)),
     Measure("stat, cold", "us", _looking_cold),
-    Measure("create + truncate 64 MiB + close", "us", _creating(64 * MIB, False, 8)),
-    Measure("create + allocate 64 MiB + close", "us", _creating(64 * MIB, True, 8)),
+    Measure("create + truncate 64 MiB + close", "us", _creating(64 * MIB, False, 8),
+            large=True),
+    Measure("create + allocate 64 MiB + close", "us", _creating(64 * MIB, True, 8),
+            large=True),
     *listings(100),
     *listings(10000),
     *listings(100000),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,22 @@ def test_rounds_visit_all_places_and_begin_with_another_each_time() -> None:
     result = compare.run(Measure("m", "us", prepare), [*places, Place("no directory")], 3)
     assert "".join(visited) == "abcbcacab"
     assert result.figures == {"a": [1, 6, 8], "b": [2, 4, 9], "c": [3, 5, 7]}
+
+
+def test_a_place_that_cannot_do_it_is_left_out() -> None:
+    @contextlib.contextmanager
+    def prepare(place: Place) -> Iterator[Once]:
+        if place.name == "b":
+            raise OSError(errno.EOPNOTSUPP, "not here")
+        if place.name == "c":
+            raise OSError(errno.ENOSPC, "no room")
+        yield lambda: 1.0
+
+    measure = Measure("m", "us", prepare)
+    a, b, c = (Place(name, Path("/")) for name in "abc")
+    assert compare.run(measure, [a, b], 2).figures == {"a": [1, 1]}
+    with pytest.raises(OSError, match="no room"):
+        compare.run(measure, [a, c], 2)
 
 
 def test_ratios_are_of_figures_of_one_round() -> None:
