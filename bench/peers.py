@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mbufffs.bench.places import Place, temporary, tmpfs
 CACHE = Path(__file__).parents[1] / ".cache/bench"
 C_EXAMPLE = Path("/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c")
 MOUNT_SECONDS = 20.0
+DESCRIPTORS_MAX = 1 << 18
 
 
 class Missing(Exception):
@@ -112,8 +114,19 @@ DESCRIPTORS = (Place("memfd", memory=lambda: os.memfd_create("mbufffs-bench", os
 MOUNTED = (passthrough_ll, pyfuse3_passthroughfs, pyfuse3_tmpfs)
 
 
+def _allow_descriptors() -> None:
+    """The C example keeps one for each file that the kernel knows."""
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS_MAX, DESCRIPTORS_MAX))
+    except (ValueError, OSError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        print(f"passthrough_ll gets {hard} descriptors instead of {soft}", file=sys.stderr)
+
+
 def enter_all(stack: ExitStack) -> list[Place]:
     """All peers that this machine can have, tmpfs first."""
+    _allow_descriptors()
     places = [stack.enter_context(tmpfs()), *DESCRIPTORS]
     for peer in MOUNTED:
         try:

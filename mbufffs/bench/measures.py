@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -215,7 +216,6 @@ def _listing(number: int, attributes: bool, cold: bool) -> Prepare:
         path = place.directory / "many"
         path.mkdir()
         directory = os.open(path, os.O_RDONLY)
-        loops.create(directory, 0, number, 0, False)
 
         def once() -> float:
             if cold:
@@ -224,11 +224,13 @@ def _listing(number: int, attributes: bool, cold: bool) -> Prepare:
             assert found == number, f"{found} names of {number} in {path}"
             return took * 1e3
 
-        once()
-        yield once
-        loops.unlink(directory, 0, number)
-        os.close(directory)
-        path.rmdir()
+        try:
+            loops.create(directory, 0, number, 0, False)
+            once()
+            yield once
+        finally:
+            os.close(directory)
+            shutil.rmtree(path)
     return prepare
 
 
