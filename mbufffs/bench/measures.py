@@ -28,7 +28,7 @@ class Measure:
     unit: str  # GB/s is better when it is more, all others when they are less
     prepare: Prepare
     named: bool = True  # needs a directory
-    slow: bool = False  # not for file systems that need a millisecond for every name
+    names: int = 0  # that it makes at least
     large: bool = False  # not for those that copy a file with each write to it
 
     @property
@@ -251,10 +251,9 @@ def _looking_cold(place: Place) -> Iterator[Once]:
 
 
 def listings(number: int) -> list[Measure]:
-    slow = number > 1000
     return [
         Measure(f"{command} of {number:,}, {'cold' if cold else 'warm'}", "ms",
-                _listing(number, command == "ls -l", cold), slow=slow)
+                _listing(number, command == "ls -l", cold), names=number)
         for command in ("ls", "ls -l") for cold in (True, False)]
 
 

@@ -23,6 +23,7 @@ class Place:
     name: str
     directory: Path | None = None
     memory: Callable[[], int] | None = None
+    names_max: int = 1 << 30  # it has no time or room for more
 
     @contextlib.contextmanager
     def file(self, size: int) -> Iterator[int]:
