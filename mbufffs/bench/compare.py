@@ -41,7 +41,7 @@ def _prepared(measure: Measure, place: Place) -> Iterator[Once]:
         try:
             once = stack.enter_context(measure.prepare(place))
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EMFILE):
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
             raise _Unsupported from error
         yield once
@@ -50,7 +50,7 @@ def _prepared(measure: Measure, place: Place) -> Iterator[Once]:
 def run(measure: Measure, places: Iterable[Place], rounds: int) -> Result:
     """Each round visits all places, beginning with another one each time.
 
-    A place that cannot do it at all, fallocate(2) or so many files, is left out.
+    A place that cannot do it at all, fallocate(2) say, is left out.
     """
     ready = []
     with ExitStack() as stack:

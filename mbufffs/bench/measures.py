@@ -31,10 +31,6 @@ class Measure:
     names: int = 0  # that it makes at least
     large: bool = False  # not for those that copy a file with each write to it
 
-    @property
-    def more_is_better(self) -> bool:
-        return self.unit == "GB/s"
-
 
 def _count(loop: Callable[[int], float]) -> int:
     """How often a loop has to go round for one figure; also warms up what it goes over."""
@@ -100,27 +96,37 @@ def _writing_after_stat(place: Place) -> Iterator[Once]:
 # The names
 
 
+def _by_path(loop: Callable[[bytes, int], float]) -> Prepare:
+    """Of a loop over one path."""
+    @contextlib.contextmanager
+    def prepare(place: Place) -> Iterator[Once]:
+        assert place.directory
+        with place.file(4 * KIB):
+            path = os.fsencode(place.directory / "file")
+            yield _repeated(lambda count: loop(path, count))
+    return prepare
+
+
 @contextlib.contextmanager
-def _opening(place: Place) -> Iterator[Once]:
+def _directory(place: Place) -> Iterator[int]:
     assert place.directory
-    with place.file(4 * KIB):
-        path = os.fsencode(place.directory / "file")
-        yield _repeated(lambda count: loops.open_close(path, count))
+    fd = os.open(place.directory, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _opening_by(processes: int) -> Prepare:
     @contextlib.contextmanager
     def prepare(place: Place) -> Iterator[Once]:
         assert place.directory
-        directory = os.open(place.directory, os.O_RDONLY)
-        try:
+        with _directory(place) as directory:
             loops.create(directory, 0, processes, 4 * KIB, False)
             paths = [os.fsencode(place.directory / str(number)) for number in range(processes)]
             count = max(1, _count(lambda count: loops.open_close(paths[0], count)) // processes)
             yield lambda: _at_once(paths, count)
             loops.unlink(directory, 0, processes)
-        finally:
-            os.close(directory)
     return prepare
 
 
@@ -147,24 +153,6 @@ def _at_once(paths: list[bytes], count: int) -> float:
         os.waitpid(child, 0)
     # They all run for about the same time, so the longest is the time of all.
     return max(times) / (count * len(paths)) * 1e6
-
-
-@contextlib.contextmanager
-def _looking(place: Place) -> Iterator[Once]:
-    assert place.directory
-    with place.file(4 * KIB):
-        path = os.fsencode(place.directory / "file")
-        yield _repeated(lambda count: loops.look(path, count))
-
-
-@contextlib.contextmanager
-def _directory(place: Place) -> Iterator[int]:
-    assert place.directory
-    fd = os.open(place.directory, os.O_RDONLY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _creating(size: int, fill: bool, most: int) -> Prepare:
@@ -200,13 +188,10 @@ def _renaming(place: Place) -> Iterator[Once]:
 # Directories
 
 
-def drop_caches() -> bool:
+def drop_caches() -> None:
     """Makes the kernel forget names, attributes and directories, if the caller may."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/sys/vm/drop_caches").write_text("3")
-    except OSError:
-        return False
-    return True
 
 
 def _listing(number: int, attributes: bool, cold: bool) -> Prepare:
@@ -270,8 +255,8 @@ QUICK = [
       for writes in (False, True)
       for label, size in (("64 B", 64), ("4 KiB", 4 * KIB), ("64 KiB", 64 * KIB), ("1 MiB", MIB))),
     Measure("write 4 KiB after stat and getxattr", "us", _writing_after_stat),
-    Measure("open + close", "us", _opening),
-    Measure("stat", "us", _looking),
+    Measure("open + close", "us", _by_path(loops.open_close)),
+    Measure("stat", "us", _by_path(loops.look)),
     Measure("create + truncate 4 KiB + close", "us", _creating(4 * KIB, False, COUNT_MAX)),
     Measure("unlink", "us", _removing),
     Measure("rename", "us", _renaming),

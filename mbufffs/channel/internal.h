@@ -142,7 +142,6 @@ const struct fuse_attr_out *known_attributes(struct channel *channel, uint64_t i
 void known_names_told(struct channel *channel, uint64_t directory, const char *names,
 		      size_t length);
 void known_attributes_told(struct channel *channel, uint64_t id, const struct fuse_attr_out *told);
-void known_attributes_drop(struct channel *channel, uint64_t id);
 void known_drop(struct node *node);
 void known_sent(struct channel *channel, struct request *request);
 void known_replied(struct channel *channel, const struct request *request);

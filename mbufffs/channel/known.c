@@ -163,10 +163,9 @@ bool known_missing(struct channel *channel, uint64_t directory, const char *name
 	return !name_find(node->names, name, length);
 }
 
-static void request_comes(struct channel *channel, const struct request *request)
+static void names_come(struct channel *channel, const struct change *changes, int count)
 {
-	struct change changes[2];
-	int count = changes_of(request, changes), i;
+	int i;
 
 	for (i = 0; i < count; i++) {
 		struct node *node = node_find(channel, changes[i].directory);
@@ -181,6 +180,7 @@ void known_names_told(struct channel *channel, uint64_t directory, const char *n
 	struct node *node = directory_of(channel, directory);
 	const char *end = names + length;
 	const struct request *request;
+	struct change changes[2];
 
 	if (!node)
 		return;
@@ -199,7 +199,7 @@ void known_names_told(struct channel *channel, uint64_t directory, const char *n
 	}
 	/* The server may have told this before it came to what was sent to it meanwhile. */
 	for (request = channel->first; request; request = request->after)
-		request_comes(channel, request);
+		names_come(channel, changes, changes_of(request, changes));
 }
 
 /* Attributes of directories */
@@ -223,14 +223,18 @@ void known_attributes_told(struct channel *channel, uint64_t id, const struct fu
 		memcpy(node->attributes, told, sizeof(*told));
 }
 
-void known_attributes_drop(struct channel *channel, uint64_t id)
+static void attributes_drop(struct node *node)
+{
+	free(node->attributes);
+	node->attributes = NULL;
+}
+
+static void known_attributes_drop(struct channel *channel, uint64_t id)
 {
 	struct node *node = node_find(channel, id);
 
-	if (!node)
-		return;
-	free(node->attributes);
-	node->attributes = NULL;
+	if (node)
+		attributes_drop(node);
 }
 
 /* What happens to them */
@@ -238,8 +242,7 @@ void known_attributes_drop(struct channel *channel, uint64_t id)
 void known_drop(struct node *node)
 {
 	names_drop(node);
-	free(node->attributes);
-	node->attributes = NULL;
+	attributes_drop(node);
 }
 
 void known_sent(struct channel *channel, struct request *request)
@@ -256,7 +259,7 @@ void known_sent(struct channel *channel, struct request *request)
 		request->replaces = !node || !node->names ||
 				    name_find(node->names, changes[1].name, changes[1].length);
 	}
-	request_comes(channel, request);
+	names_come(channel, changes, count);
 }
 
 void known_replied(struct channel *channel, const struct request *request)

@@ -41,4 +41,3 @@ def bench(rounds: int, backend: str, as_json: bool) -> None:
     numbers = ("tmpfs", "mbufffs", "ratio", "middle half")
     table.show(("operation", "unit", *numbers),
                [compare.row(result, "tmpfs") for result in results], numbers)
-
