@@ -20,9 +20,6 @@ import pyfuse3
 import trio
 
 from mbufffs.backends import Backend
-from mbufffs.backends.device import DeviceBackend
-from mbufffs.backends.registry import Registry
-from mbufffs.backends.shmem import ShmemBackend
 from mbufffs.channel import watch_message
 from mbufffs.operations import Operations
 
@@ -41,8 +38,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _backend(arguments: argparse.Namespace) -> Backend:
+    # Only one of them: to import both would be a part of what a mount takes.
     if arguments.registry is None:
+        from mbufffs.backends.shmem import ShmemBackend
+
         return ShmemBackend(arguments.store, locked=arguments.locked)
+    from mbufffs.backends.device import DeviceBackend
+    from mbufffs.backends.registry import Registry
+
     return DeviceBackend(Registry(arguments.registry), arguments.events, arguments.store)
 
 

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 
 from mbufffs import mounts
-from mbufffs.backends.device import prepare_directories
+from mbufffs.backends.directories import prepare_directories
 from mbufffs.backends.registry import DEVICE, Registry
 from mbufffs.backends.shmem import prepare_store
 from mbufffs.state import State

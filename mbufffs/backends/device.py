@@ -44,7 +44,7 @@ from mbufffs.backends.registry import (
     Registry,
     read_events,
 )
-from mbufffs.backends.shmem import ShmemBackend, prepare_store
+from mbufffs.backends.shmem import ShmemBackend
 
 log = logging.getLogger(__name__)
 
@@ -554,9 +554,3 @@ class DeviceBackend:
         # f_namemax
         return os.statvfs_result((PAGE, PAGE, blocks, free, free, usage.max_areas, files, files,
                                   0, 255))
-
-
-def prepare_directories(store: Path, root_mode: int) -> None:
-    """Makes what the backend keeps beside the module's areas."""
-    prepare_store(store, root_mode)
-    (store / "implied").mkdir(mode=0o700, exist_ok=True)

@@ -14,7 +14,13 @@ from pathlib import Path
 
 from mbufffs.backends import ROOT, Attributes, Caller, Change
 from mbufffs.backends.names import Names, split
-from mbufffs.backends.shmem import ShmemBackend
+from mbufffs.backends.shmem import ShmemBackend, prepare_store
+
+
+def prepare_directories(store: Path, root_mode: int) -> None:
+    """Makes what the backend keeps beside the module's areas."""
+    prepare_store(store, root_mode)
+    (store / "implied").mkdir(mode=0o700, exist_ok=True)
 
 
 class Directories:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mbufffs import mounts
-from mbufffs.backends import Backend, Caller, device, listing, shmem
+from mbufffs.backends import Backend, Caller, device, directories, listing, shmem
 from mbufffs.backends.registry import Registry
 from tests.conftest import PREFIX
 
@@ -61,7 +61,7 @@ def reopened(request: pytest.FixtureRequest,
 @contextlib.contextmanager
 def on_device(store: Path) -> Iterator[Callable[[], Backend]]:
     """On the kernel module, in a VM: tests/kernel/inside/test_conformance.py."""
-    device.prepare_directories(store, 0o755)
+    directories.prepare_directories(store, 0o755)
     registry = Registry.open()  # one for all servers, as the keeper has it
     events = registry.events()
     limit = Path("/sys/module/mbuff/parameters/max_bytes")

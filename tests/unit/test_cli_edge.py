@@ -83,6 +83,16 @@ def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[byte
         check=False, stderr=subprocess.PIPE, **options)
 
 
+def test_a_command_waits_for_the_import_of_no_other() -> None:
+    """They are half of what `mbufffs mount` would take before its keeper starts."""
+    code = ("import sys; from mbufffs.cli import commands; commands.get_command(None, 'mount'); "
+            "print(*sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    imported = set(done.stdout.split())
+    assert "mbufffs.cli.mount" in imported
+    assert not imported & {"mbufffs.cli.doctor", "mbufffs.cli.bench", "mbufffs.diagnosis"}
+
+
 def test_a_reader_that_has_gone_is_no_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)

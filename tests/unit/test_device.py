@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mbufffs.backends import AREA, ROOT, Caller, Change
-from mbufffs.backends.device import DeviceBackend, prepare_directories
+from mbufffs.backends.device import DeviceBackend
+from mbufffs.backends.directories import prepare_directories
 from mbufffs.backends.registry import Kind
 from mbufffs.backends.shmem import ShmemBackend
 from tests.unit.fake_registry import FakeRegistry
