@@ -138,7 +138,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._backend = backend
         self._tell = tell
-        self._hidden_last: int | None = None
+        self._hidden_large: int | None = None  # by the removal under way
         backend.on_hidden = self._on_hidden
         self._begun = trio.Event()
         backend.on_change = self._on_change
@@ -207,7 +207,7 @@ class Operations(pyfuse3.Operations):
     @handler
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         self._removed = trio.current_time()
-        self._hidden_last = None
+        self._hidden_large = None
         with self._ahead.changing(parent_inode):
             self._backend.unlink(parent_inode, name, _caller(ctx))
         await self._give_back()
@@ -221,7 +221,7 @@ class Operations(pyfuse3.Operations):
     async def rename(self, parent_inode_old: int, name_old: bytes, parent_inode_new: int,
                      name_new: bytes, flags: int, ctx: RequestContext) -> None:
         self._removed = trio.current_time()  # maybe: of what is replaced
-        self._hidden_last = None
+        self._hidden_large = None
         flags, tag = split_exchange(flags & 0xFFFFFFFF)
         with self._ahead.changing(*{parent_inode_old, parent_inode_new}):
             self._backend.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags,
@@ -276,8 +276,9 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.ENOSYS)
         return ready
 
-    def _on_hidden(self, node: int) -> None:
-        self._hidden_last = node
+    def _on_hidden(self, node: int, size: int) -> None:
+        if size >= LARGE:
+            self._hidden_large = node
         self._ahead.tell(watch_message([node]))
 
     async def _give_back(self) -> None:
@@ -285,11 +286,8 @@ class Operations(pyfuse3.Operations):
 
         Small areas are freed a little later, when the kernel forgets them: no round trip for them.
         """
-        node, self._hidden_last = self._hidden_last, None
+        node, self._hidden_large = self._hidden_large, None
         if node is None:
-            return
-        found = self._backend.attributes(node)
-        if found.links or found.stat.st_blocks * 512 < LARGE:
             return
         removal = self._removals[node] = _Removal()
         try:

@@ -150,4 +150,6 @@ class Backend(Protocol):
         """How many notifications the area has had; None where nobody can notify."""
         ...
 
-    on_hidden: Callable[[int], None]  # called when a removed area is kept until it is forgotten
+    # Called when a removed area, or directory, is kept until it is forgotten, with the bytes of
+    # memory that it has.
+    on_hidden: Callable[[int, int], None]

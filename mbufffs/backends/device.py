@@ -21,13 +21,13 @@ import json
 import logging
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mbufffs.backends import AREA, Attributes, Caller, Change
 from mbufffs.backends._store import allocate
+from mbufffs.backends.descriptors import Descriptors
 from mbufffs.backends.directories import Directories
 from mbufffs.backends.names import Names, split
 from mbufffs.backends.notes import Notes
@@ -49,8 +49,6 @@ from mbufffs.backends.shmem import ShmemBackend
 log = logging.getLogger(__name__)
 
 PAGE = os.sysconf("SC_PAGESIZE")
-_OPEN_MAX = 64  # descriptors kept for reading and writing without passthrough
-_WAYS = (os.O_RDONLY, os.O_WRONLY)
 _READS = 8  # of events before somebody else has his turn
 _DOUBTS = 4096  # areas that are told of at once after events were lost
 _TRIES = 100  # to make or find an area that others make and free all the time
@@ -68,7 +66,7 @@ class DeviceBackend:
 
     def __init__(self, registry: Registry, events: int, store: Path) -> None:
         """`events`: of the same open /dev/mbuff, with what an earlier server has not taken in."""
-        self.on_hidden: Callable[[int], None] = lambda node: None  # noqa: ARG005
+        self.on_hidden: Callable[[int, int], None] = lambda node, size: None  # noqa: ARG005
         self.on_change: Callable[[Change], None] = lambda change: None  # noqa: ARG005
         self.events: int | None = events
         self._events = events
@@ -81,7 +79,7 @@ class DeviceBackend:
         self._directories = Directories(self._tree, store / "implied", self._names,
                                         self._tell_change)
         self._emptied: set[int] = set()
-        self._open: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._descriptors = Descriptors(self.open)
         self._doubtful: list[int] = []
         self._begun = False
         os.set_blocking(events, False)
@@ -92,12 +90,12 @@ class DeviceBackend:
     def _tell_change(self, change: Change) -> None:
         self.on_change(change)
 
-    def _on_hidden_directory(self, node: int) -> None:
-        self.on_hidden(node)
+    def _on_hidden_directory(self, node: int, size: int) -> None:
+        self.on_hidden(node, size)
 
     def close(self) -> None:
-        for fd in (self._events, *self._open.values()):
-            os.close(fd)
+        os.close(self._events)
+        self._descriptors.close()
         self._directories.close()
         self._notes.close()
         self._tree.close()
@@ -151,8 +149,8 @@ class DeviceBackend:
                 for name in lost - {b""}:
                     self._lost(name)
         elif event.kind is Kind.REMOVED:
-            if any((event.id, ways) in self._open for ways in _WAYS):
-                self.on_hidden(node)  # who has it open goes on; then it is forgotten
+            if node in self._descriptors:
+                self.on_hidden(node, 0)  # who has it open goes on; then it is forgotten
             known = self._names.drop(event.id)
             self._lost(event.name, node)
             if known not in (b"", event.name):
@@ -297,11 +295,17 @@ class DeviceBackend:
             if caller.again:
                 return
             raise _error(errno.ENOENT)
-        self._drop_open(area)
+        self._descriptors.drop(AREA | area)
         self._registry.remove(area, hold=True)
         self._names.drop(area)
         self._directories.keep(parent)
-        self.on_hidden(AREA | area)
+        self._hidden(area)
+
+    def _hidden(self, area: int) -> None:
+        size = 0
+        with contextlib.suppress(OSError):  # it is removed, whatever may be known of it
+            size = self.attributes(AREA | area).stat.st_blocks * 512
+        self.on_hidden(AREA | area, size)
 
     def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         self.refresh()
@@ -353,7 +357,7 @@ class DeviceBackend:
         if target == area:
             return
         if target is not None:
-            self._drop_open(target)
+            self._descriptors.drop(AREA | target)
         self._registry.rename(old, new, flags & RENAME_NOREPLACE | RENAME_HOLD)
         self._names.put(area, new)
         with contextlib.suppress(FileNotFoundError):
@@ -361,7 +365,7 @@ class DeviceBackend:
             if moved != area:  # another one that had got the name: the kernel knows the first
                 self._appeared(moved, new)
         if target is not None:
-            self.on_hidden(AREA | target)
+            self._hidden(target)
 
     def _rename_directory(self, parent: int, name: bytes, newparent: int, newname: bytes,
                           flags: int, caller: Caller) -> None:
@@ -468,7 +472,7 @@ class DeviceBackend:
         if not node & AREA:
             return self._tree.forget(node)
         area = node & ~AREA
-        self._drop_open(area)
+        self._descriptors.drop(node)
         self._emptied.discard(area)
         last = None
         try:
@@ -522,28 +526,11 @@ class DeviceBackend:
     def allocate(self, fd: int, mode: int, offset: int, length: int) -> None:
         allocate(fd, mode, offset, length)
 
-    def _descriptor(self, node: int, ways: int) -> int:
-        opened = (node & ~AREA, ways)
-        fd = self._open.get(opened)
-        if fd is None:
-            # The kernel has asked for the client's right to it; ours may be to no more than that.
-            fd = self._open[opened] = self.open(node, ways)
-            if len(self._open) > _OPEN_MAX:
-                os.close(self._open.popitem(last=False)[1])
-        self._open.move_to_end(opened)
-        return fd
-
-    def _drop_open(self, area: int) -> None:
-        for ways in _WAYS:
-            fd = self._open.pop((area, ways), None)
-            if fd is not None:
-                os.close(fd)
-
     def read(self, node: int, offset: int, size: int) -> bytes:
-        return os.pread(self._descriptor(node, os.O_RDONLY), size, offset)
+        return os.pread(self._descriptors.get(node, os.O_RDONLY), size, offset)
 
     def write(self, node: int, offset: int, data: bytes) -> int:
-        return os.pwrite(self._descriptor(node, os.O_WRONLY), data, offset)
+        return os.pwrite(self._descriptors.get(node, os.O_WRONLY), data, offset)
 
     def statvfs(self) -> os.statvfs_result:
         usage = self._registry.usage()

@@ -16,12 +16,12 @@ import fcntl
 import itertools
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mbufffs.backends import ROOT, Attributes, Caller, Change, listing
 from mbufffs.backends._store import allocate, rename_at
+from mbufffs.backends.descriptors import Descriptors
 from mbufffs.backends.nodes import HandleNodes, Nodes, PathNodes
 from mbufffs.backends.notes import Notes
 
@@ -33,7 +33,7 @@ LARGE = 1 << 20  # bytes from which allocating is worth a look at free memory, a
 RESERVE = 64 << 20  # bytes of memory that an area never takes from the rest of the system
 
 _PARTS = ("areas", "hidden", "notes")
-_OPEN_MAX = 64  # descriptors kept for reading and writing without passthrough
+_AT = os.O_PATH | os.O_DIRECTORY  # to open a directory for the sake of names in it
 
 
 def prepare_store(store: Path, root_mode: int) -> None:
@@ -76,7 +76,7 @@ class ShmemBackend:
         self.locked = locked
         self.events: int | None = None  # all changes come through the mount
         self.on_change: Callable[[Change], None] = lambda change: None  # noqa: ARG005
-        self.on_hidden: Callable[[int], None] = lambda node: None  # noqa: ARG005
+        self.on_hidden: Callable[[int, int], None] = lambda node, size: None  # noqa: ARG005
         self._areas, self._hidden_directory, notes = (
             os.open(store / part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for part in _PARTS)
         self._notes = Notes(notes)
@@ -92,13 +92,13 @@ class ShmemBackend:
         self._stable_offsets = listing.offsets_are_stable(notes)
         self._hidden = {int(name) for name in os.listdir(self._hidden_directory)}
         self._emptied: set[int] = set()  # hidden, and without their bytes already
-        self._open: OrderedDict[int, int] = OrderedDict()
+        self._descriptors = Descriptors(self._nodes.open)
 
     def close(self) -> None:
-        for fd in (self._areas, self._hidden_directory, *self._open.values()):
+        self._descriptors.close()
+        for fd in (self._areas, self._hidden_directory):
             os.close(fd)
         self._notes.close()
-        self._open.clear()
 
     def refresh(self) -> bool:
         return False
@@ -117,7 +117,7 @@ class ShmemBackend:
     # Names
 
     def _directory(self, node: int) -> int:
-        return self._nodes.open(node, os.O_PATH | os.O_DIRECTORY)
+        return self._descriptors.get(node, _AT)
 
     def _at(self, parent: int, directory: int, name: bytes) -> Attributes:
         if name == b".." and parent == ROOT:
@@ -143,10 +143,7 @@ class ShmemBackend:
         if name == b".":  # a file handle that is opened: the node may be of any kind
             return self.attributes(parent)
         directory = self._directory(parent)
-        try:
-            return self._at(parent, directory, name)
-        finally:
-            os.close(directory)
+        return self._at(parent, directory, name)
 
     def _owned(self, parent: int, directory: int, name: bytes, mode: int,
                caller: Caller) -> Attributes:
@@ -172,34 +169,28 @@ class ShmemBackend:
     def create(self, parent: int, name: bytes, mode: int, caller: Caller, *,
                exclusive: bool) -> tuple[Attributes, bool]:
         directory = self._directory(parent)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            try:
-                os.close(os.open(name, flags, stat.S_IMODE(mode), dir_fd=directory))
-            except FileExistsError:
-                if caller.again and self._is_callers(directory, name, mode, caller):
-                    return self._owned(parent, directory, name, mode, caller), True
-                if exclusive:
-                    raise
-                return self._at(parent, directory, name), False
-            return self._owned(parent, directory, name, mode, caller), True
-        finally:
-            os.close(directory)
+            os.close(os.open(name, flags, stat.S_IMODE(mode), dir_fd=directory))
+        except FileExistsError:
+            if caller.again and self._is_callers(directory, name, mode, caller):
+                return self._owned(parent, directory, name, mode, caller), True
+            if exclusive:
+                raise
+            return self._at(parent, directory, name), False
+        return self._owned(parent, directory, name, mode, caller), True
 
     def _made(self, parent: int, name: bytes, mode: int, caller: Caller,
               make: Callable[[int], None], matches: Callable[[int, os.stat_result], bool]
               ) -> Attributes:
         directory = self._directory(parent)
         try:
-            try:
-                make(directory)
-            except FileExistsError:
-                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                if not caller.again or not matches(directory, found):
-                    raise
-            return self._owned(parent, directory, name, mode, caller)
-        finally:
-            os.close(directory)
+            make(directory)
+        except FileExistsError:
+            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if not caller.again or not matches(directory, found):
+                raise
+        return self._owned(parent, directory, name, mode, caller)
 
     def mknod(self, parent: int, name: bytes, mode: int, device: int,
               caller: Caller) -> Attributes:
@@ -226,59 +217,51 @@ class ShmemBackend:
         if node in self._hidden:
             raise _error(errno.ENOENT)
         directory = self._directory(parent)
+        source = self._nodes.open(node, os.O_PATH)
         try:
-            source = self._nodes.open(node, os.O_PATH)
-            try:
-                os.link(b"/proc/self/fd/%d" % source, name, dst_dir_fd=directory,
-                        follow_symlinks=True)
-            except FileExistsError:
-                found = self._at(parent, directory, name)
-                if not caller.again or found.node != node:
-                    raise
-            finally:
-                os.close(source)
-            return self._at(parent, directory, name)
+            os.link(b"/proc/self/fd/%d" % source, name, dst_dir_fd=directory,
+                    follow_symlinks=True)
+        except FileExistsError:
+            found = self._at(parent, directory, name)
+            if not caller.again or found.node != node:
+                raise
         finally:
-            os.close(directory)
+            os.close(source)
+        return self._at(parent, directory, name)
 
     def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
         directory = self._directory(parent)
-        try:
-            found = self._find(parent, directory, name)
-            if found is None:
-                if caller.again:
-                    return
-                raise _error(errno.ENOENT)
-            if stat.S_ISDIR(found.stat.st_mode):
-                raise _error(errno.EISDIR)
-            self._drop_open(found.node)
-            if found.stat.st_nlink > 1:
-                os.unlink(name, dir_fd=directory)
+        found = self._find(parent, directory, name)
+        if found is None:
+            if caller.again:
                 return
-            rename_at(directory, name, self._hidden_directory, b"%d" % found.node, 0)
-            self._hide(found.node)
-        finally:
-            os.close(directory)
+            raise _error(errno.ENOENT)
+        if stat.S_ISDIR(found.stat.st_mode):
+            raise _error(errno.EISDIR)
+        if found.stat.st_nlink > 1:
+            os.unlink(name, dir_fd=directory)
+            return
+        rename_at(directory, name, self._hidden_directory, b"%d" % found.node, 0)
+        self._hide(found)
 
-    def _hide(self, node: int) -> None:
-        self._hidden.add(node)
-        self.on_hidden(node)
+    def _hide(self, removed: Attributes) -> None:
+        self._descriptors.drop(removed.node)
+        self._hidden.add(removed.node)
+        self.on_hidden(removed.node, removed.stat.st_blocks * 512)
 
     def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         directory = self._directory(parent)
-        try:
-            found = self._find(parent, directory, name)
-            if found is None:
-                if caller.again:
-                    return
-                raise _error(errno.ENOENT)
-            if self._hide_directory(found.node, directory, name):
-                self._hide(found.node)
-            else:
-                os.rmdir(name, dir_fd=directory)
-                self._nodes.forget(found.node)
-        finally:
-            os.close(directory)
+        found = self._find(parent, directory, name)
+        if found is None:
+            if caller.again:
+                return
+            raise _error(errno.ENOENT)
+        if self._hide_directory(found.node, directory, name):
+            self._hide(found)
+        else:
+            os.rmdir(name, dir_fd=directory)
+            self._descriptors.drop(found.node)
+            self._nodes.forget(found.node)
 
     def _hide_directory(self, node: int, parent: int, name: bytes) -> bool:
         """Takes an empty directory out of the tree; False where only removing it does."""
@@ -300,25 +283,19 @@ class ShmemBackend:
         if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
             raise _error(errno.EINVAL)
         old = self._directory(parent)
-        try:
-            new = self._directory(newparent)
-            try:
-                source = self._find(parent, old, name)
-                if source is None:
-                    if caller.again and not flags & RENAME_EXCHANGE:
-                        return
-                    raise _error(errno.ENOENT)
-                target = self._find(newparent, new, newname)
-                if flags & RENAME_EXCHANGE:
-                    self._exchange(old, name, new, newname, source, target, tag, caller)
-                elif target is None or flags & RENAME_NOREPLACE:
-                    rename_at(old, name, new, newname, flags)
-                else:
-                    self._replace(old, name, new, newname, source, target)
-            finally:
-                os.close(new)
-        finally:
-            os.close(old)
+        new = self._directory(newparent)
+        source = self._find(parent, old, name)
+        if source is None:
+            if caller.again and not flags & RENAME_EXCHANGE:
+                return
+            raise _error(errno.ENOENT)
+        target = self._find(newparent, new, newname)
+        if flags & RENAME_EXCHANGE:
+            self._exchange(old, name, new, newname, source, target, tag, caller)
+        elif target is None or flags & RENAME_NOREPLACE:
+            rename_at(old, name, new, newname, flags)
+        else:
+            self._replace(old, name, new, newname, source, target)
 
     def _replace(self, old: int, name: bytes, new: int, newname: bytes, source: Attributes,
                  target: Attributes) -> None:
@@ -334,7 +311,7 @@ class ShmemBackend:
                     rename_at(self._hidden_directory, hidden, new, newname, 0)
                 raise
             if moved:
-                self._hide(target.node)
+                self._hide(target)
             return
         if (stat.S_ISDIR(target.stat.st_mode) or target.links > 1
                 or target.node == source.node):
@@ -342,7 +319,6 @@ class ShmemBackend:
             return
         # Hide the target by a second name first: renaming over its only one would free it while
         # a client may have it open.
-        self._drop_open(target.node)
         if target.node not in self._hidden:
             os.link(newname, hidden, src_dir_fd=new, dst_dir_fd=self._hidden_directory,
                     follow_symlinks=False)
@@ -352,7 +328,7 @@ class ShmemBackend:
             os.unlink(hidden, dir_fd=self._hidden_directory)
             self._hidden.discard(target.node)
             raise
-        self._hide(target.node)
+        self._hide(target)
 
     def _exchange(self, old: int, name: bytes, new: int, newname: bytes, source: Attributes,
                   target: Attributes | None, tag: int, caller: Caller) -> None:
@@ -384,6 +360,9 @@ class ShmemBackend:
     # Nodes
 
     def attributes(self, node: int) -> Attributes:
+        kept = self._descriptors.kept(node, _AT)
+        if kept is not None:
+            return self._attributes(node, os.fstat(kept))
         fd = self._nodes.open(node, os.O_PATH)
         try:
             found = os.fstat(fd)
@@ -433,7 +412,7 @@ class ShmemBackend:
     def forget(self, node: int) -> int | None:
         if node not in self._hidden:
             return None
-        self._drop_open(node)
+        self._descriptors.drop(node)
         self._hidden.discard(node)
         self._emptied.discard(node)
         name = b"%d" % node
@@ -497,28 +476,11 @@ class ShmemBackend:
         self._require(offset + length - max(found.st_size, found.st_blocks * 512))
         allocate(fd, mode, offset, length)
 
-    def _descriptor(self, node: int) -> int:
-        fd = self._open.get(node)
-        if fd is not None:
-            self._open.move_to_end(node)
-            return fd
-        fd = self._nodes.open(node, os.O_RDWR)
-        # A removed area's memory must go when the kernel forgets it, not when this one does.
-        self._open[node] = fd
-        if len(self._open) > _OPEN_MAX:
-            os.close(self._open.popitem(last=False)[1])
-        return fd
-
-    def _drop_open(self, node: int) -> None:
-        fd = self._open.pop(node, None)
-        if fd is not None:
-            os.close(fd)
-
     def read(self, node: int, offset: int, size: int) -> bytes:
-        return os.pread(self._descriptor(node), size, offset)
+        return os.pread(self._descriptors.get(node, os.O_RDWR), size, offset)
 
     def write(self, node: int, offset: int, data: bytes) -> int:
-        return os.pwrite(self._descriptor(node), data, offset)
+        return os.pwrite(self._descriptors.get(node, os.O_RDWR), data, offset)
 
     def statvfs(self) -> os.statvfs_result:
         return os.fstatvfs(self._areas)

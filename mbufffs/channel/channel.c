@@ -3,6 +3,7 @@
 #include "channel.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -109,26 +110,67 @@ void node_count(struct channel *channel, uint64_t id)
 		node->lookups++;
 }
 
-void tell_forgotten(struct channel *channel, uint64_t id, uint64_t what)
+static void send_replyless(struct channel *channel, const void *message, size_t length)
+{
+	struct request *request = request_make(message, length);
+
+	if (!request)
+		return; /* the name stays hidden until the next server asks */
+	request->replyless = true;
+	request_append(channel, request);
+	flush_requests(channel);
+}
+
+void flush_forgotten(struct channel *channel)
 {
 	struct {
+		struct fuse_in_header header;
+		struct fuse_batch_forget_in batch;
+		struct fuse_forget_one nodes[FORGOTTEN_MAX];
+	} message = {
+		.header = { .opcode = FUSE_BATCH_FORGET },
+		.batch = { .count = channel->forgotten_count },
+	};
+	const size_t size = channel->forgotten_count * sizeof(message.nodes[0]);
+
+	if (!channel->forgotten_count)
+		return;
+	channel->forgotten_count = 0;
+	memcpy(message.nodes, channel->forgotten, size);
+	message.header.len = (uint32_t)(offsetof(__typeof__(message), nodes) + size);
+	send_replyless(channel, &message, message.header.len);
+}
+
+void tell_forgotten(struct channel *channel, uint64_t id, uint64_t what)
+{
+	const struct {
 		struct fuse_in_header header;
 		struct fuse_forget_in forget;
 	} message = {
 		.header = { .len = sizeof(message), .opcode = FUSE_FORGET, .nodeid = id },
 		.forget = { .nlookup = what },
 	};
-	struct request *request;
 
 	/* A later server asks about all its hidden names when it starts: nothing to keep for it. */
 	if (channel->server < 0)
 		return;
-	request = request_make(&message, sizeof(message));
-	if (!request)
-		return; /* the name stays hidden until the next server asks */
-	request->replyless = true;
-	request_append(channel, request);
-	flush_requests(channel);
+	flush_forgotten(channel);
+	send_replyless(channel, &message, sizeof(message));
+}
+
+/* Nobody waits for it, and one message of many costs the server little more than one of one. L */
+static void tell_forgotten_later(struct channel *channel, uint64_t id)
+{
+	if (channel->server < 0)
+		return;
+	if (!channel->forgotten_count) {
+		channel->forgotten_since = now_ms();
+		channel_wake(channel); /* which keeps the time */
+	}
+	channel->forgotten[channel->forgotten_count++] =
+		(struct fuse_forget_one){ .nodeid = id, .nlookup = FORGET_DONE };
+	if (!channel->set.forget_ms || channel->forgotten_count == FORGOTTEN_MAX)
+		flush_forgotten(channel);
 }
 
 void node_forget(struct channel *channel, uint64_t id, uint64_t lookups)
@@ -148,7 +190,7 @@ void node_forget(struct channel *channel, uint64_t id, uint64_t lookups)
 		queue_close(channel, node->backing);
 	}
 	if (node->watched)
-		tell_forgotten(channel, id, FORGET_DONE);
+		tell_forgotten_later(channel, id);
 	known_drop(node);
 	free(node);
 }

@@ -314,6 +314,13 @@ static bool answered_here(struct channel *channel, const char *message, size_t l
 	return true;
 }
 
+/* Or tells how much there is: what was forgotten before must have given back its own. */
+static bool wants_memory(uint32_t opcode)
+{
+	return opcode != FUSE_LOOKUP && opcode != FUSE_GETATTR && opcode != FUSE_UNLINK &&
+	       opcode != FUSE_RMDIR;
+}
+
 /* Keeps the request until it has a reply, and sends it to the server if there is one. */
 static void forward(struct channel *channel, char *message, size_t length)
 {
@@ -336,6 +343,8 @@ static void forward(struct channel *channel, char *message, size_t length)
 	else
 		request = request_make(message, length);
 	if (request) {
+		if (wants_memory(header->opcode))
+			flush_forgotten(channel);
 		known_sent(channel, request);
 		request_append(channel, request);
 		flush_requests(channel);

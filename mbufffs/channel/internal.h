@@ -73,6 +73,7 @@ struct poller {
 
 #define POLLERS_FIRST 4096 /* open files that are remembered to be waiting, to begin with */
 #define NOTIFICATIONS_MAX 65536
+#define FORGOTTEN_MAX 64       /* nodes that one message tells of */
 #define BACKINGS_LOST_MAX 4096 /* a wider gap is no gap: the kernel's count has come round */
 
 /*
@@ -106,6 +107,9 @@ struct channel {
 	unsigned notifications;	    /* among the jobs */
 	struct request *init;	    /* the kernel's INIT, kept for every later server */
 	uint32_t offered, offered2; /* what that INIT offered */
+	struct fuse_forget_one forgotten[FORGOTTEN_MAX]; /* that the server is still to hear of */
+	unsigned forgotten_count;
+	uint64_t forgotten_since; /* when the first of them came, in ms of CLOCK_MONOTONIC */
 	struct fuse_statfs_out statfs;
 	bool statfs_known;
 	uint32_t exchange_tag;
@@ -123,6 +127,7 @@ struct node *node_find(struct channel *channel, uint64_t id);		  /* L */
 struct node *node_make(struct channel *channel, uint64_t id);		  /* L, NULL: no memory */
 void node_count(struct channel *channel, uint64_t id);			  /* L */
 void tell_forgotten(struct channel *channel, uint64_t id, uint64_t what); /* L */
+void flush_forgotten(struct channel *channel);				  /* L */
 void node_forget(struct channel *channel, uint64_t id, uint64_t lookups); /* L */
 void node_released(struct channel *channel, uint64_t id);		  /* L */
 void queue_close(struct channel *channel, int32_t backing);		  /* L */

@@ -30,6 +30,7 @@ static int face_init(struct face *self, PyObject *args, PyObject *keywords)
 		.grace_ms = 2000,
 		.deaths_max = 10,
 		.names_max = 1u << 17, /* some 10 MiB */
+		.forget_ms = 5,
 		.close_backing = close_backing,
 	};
 	Py_ssize_t keep_limit = 64 << 20;

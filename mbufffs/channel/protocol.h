@@ -75,8 +75,8 @@ _Static_assert(sizeof(struct create_reply) == 144, "reply of CREATE");
  * Private words between server and channel.
  *
  * A message of the server with unique 0 is a notification; this code, far above the kernel's, is
- * never passed on. Its body is a list of u64 node ids: "tell me with a FORGET when the kernel has
- * forgotten them", at once for those that it does not know.
+ * never passed on. Its body is a list of u64 node ids: "tell me with a BATCH_FORGET when the kernel
+ * has forgotten them", and also those that it does not know.
  */
 #define PRIVATE_WATCH 0x4d42
 

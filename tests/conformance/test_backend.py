@@ -155,11 +155,11 @@ def test_change_sets_what_is_given_and_nothing_else(backend: Backend) -> None:
 
 
 def test_a_removed_area_lives_until_it_is_forgotten(backend: Backend) -> None:
-    told: list[int] = []
-    backend.on_hidden = told.append
+    told: list[tuple[int, int]] = []
+    backend.on_hidden = lambda *removed: told.append(removed)
     node = area(backend, b"a", b"bytes")
     backend.unlink(ROOT, b"a", ME)
-    assert told == [node]
+    assert told == [(node, os.sysconf("SC_PAGESIZE"))]
     assert names(backend) == []
     assert backend.read(node, 0, 10) == b"bytes"
     assert backend.attributes(node).links == 0

@@ -197,7 +197,9 @@ def test_no_open_fails_while_the_file_is_truncated_renamed_and_removed(mounted: 
     for thread in threads:
         thread.start()
     try:
-        for _ in range(300):
+        rounds = 0
+        while not errors and (rounds < 300 or sum(opened) < 500):
+            rounds += 1
             for change in (lambda: os.truncate(path, 5000), lambda: os.rename(path, other),
                            lambda: os.unlink(path), lambda: os.unlink(other)):
                 try:
@@ -211,7 +213,6 @@ def test_no_open_fails_while_the_file_is_truncated_renamed_and_removed(mounted: 
         for thread in threads:
             thread.join()
     assert errors == []
-    assert sum(opened) > 500
 
 
 def drop_caches() -> None:
@@ -349,7 +350,7 @@ def test_rounds_of_create_write_unlink_grow_nothing(
     wait_for(lambda: all(now <= was for now, was in zip(descriptors(), fds, strict=True)),
              "no descriptor more than before")
     assert resident() - memory < 4 << 20
-    assert not list((mounted.state.store / "hidden").iterdir())
+    wait_for(lambda: not list((mounted.state.store / "hidden").iterdir()), "no removed area left")
 
 
 def test_a_gigabyte_being_allocated_holds_nobody_up(mounted: Mounted) -> None:

@@ -294,13 +294,18 @@ static void *kernel_hears(void *argument)
 	return NULL;
 }
 
+static bool is_forget(const struct packet *packet)
+{
+	return asked(packet)->opcode == FUSE_FORGET || asked(packet)->opcode == FUSE_BATCH_FORGET;
+}
+
 static void server_hears(struct fuzz *fuzz)
 {
 	struct packet packet;
 
 	while (fuzz->seen < PENDING && !server_has_nothing(&fuzz->rig)) {
 		server_takes(&fuzz->rig, &packet);
-		if (asked(&packet)->opcode == FUSE_FORGET)
+		if (is_forget(&packet))
 			continue;
 		fuzz->pending[fuzz->seen].unique = asked(&packet)->unique;
 		fuzz->pending[fuzz->seen++].opcode = asked(&packet)->opcode;
@@ -364,7 +369,7 @@ FACT(random_messages_are_answered_once_each_and_harm_nothing)
 		if (!polled[1].revents)
 			continue;
 		server_takes(&fuzz.rig, &packet);
-		if (asked(&packet)->opcode != FUSE_FORGET)
+		if (!is_forget(&packet))
 			server_answers(&fuzz.rig, asked(&packet)->unique, -EIO, NULL, 0);
 	}
 	shutdown(fuzz.rig.kernel, SHUT_RDWR);

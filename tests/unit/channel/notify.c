@@ -191,9 +191,9 @@ FACT(notifications_in_one_packet_all_count)
 	EQUAL(packet.length, sizeof(watches[0]));
 	EQUAL(told(&packet)->error, NOTIFY_POLL);
 	kernel_forgets(&rig, 5, 1);
-	EQUAL(server_gets(&rig, FUSE_FORGET, NULL), 0);
+	EQUAL(server_gets(&rig, FUSE_BATCH_FORGET, NULL), 0);
 	kernel_forgets(&rig, 6, 1);
-	EQUAL(server_gets(&rig, FUSE_FORGET, NULL), 0);
+	EQUAL(server_gets(&rig, FUSE_BATCH_FORGET, NULL), 0);
 	EQUAL(rig_counters(&rig).malformed, 0);
 	rig_close(&rig);
 }
@@ -218,7 +218,7 @@ FACT(a_packet_counts_up_to_what_is_malformed)
 		watches[1].header = (struct fuse_out_header){ lengths[i], PRIVATE_WATCH, 0 };
 		server_sends_bytes(&rig, watches, sizeof(watches));
 		/* The kernel does not know it: it is told at once. */
-		EQUAL(server_gets(&rig, FUSE_FORGET, NULL), 0);
+		EQUAL(server_gets(&rig, FUSE_BATCH_FORGET, NULL), 0);
 		rig_settle(&rig);
 		EQUAL(rig_counters(&rig).malformed, i + 1);
 	}

@@ -233,7 +233,7 @@ static void serve(struct storm *storm, const struct packet *packet, uint64_t *lo
 			length = directory_entry(body, length, (uint64_t)i, "name");
 		server_answers(rig, unique, 0, body, length);
 		break;
-	case FUSE_FORGET:
+	case FUSE_BATCH_FORGET:
 		break;
 	default:
 		fail(__FILE__, __LINE__, "opcode", asked(packet)->opcode, 0);

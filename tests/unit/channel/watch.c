@@ -16,9 +16,28 @@ static void hears(struct rig *rig, uint64_t node, uint64_t what)
 	EQUAL(in->nlookup, what);
 }
 
+/* All in one message, nothing else. */
+static void hears_of_all(struct rig *rig, const uint64_t *nodes, size_t count)
+{
+	const struct fuse_batch_forget_in *in;
+	const struct fuse_forget_one *one;
+	struct packet packet;
+	size_t i;
+
+	EQUAL(server_gets(rig, FUSE_BATCH_FORGET, &packet), 0);
+	EQUAL(packet.length, sizeof(struct fuse_in_header) + sizeof(*in) + count * sizeof(*one));
+	in = asked_body(&packet);
+	one = (const void *)(in + 1);
+	EQUAL(in->count, count);
+	for (i = 0; i < count; i++) {
+		EQUAL(one[i].nodeid, nodes[i]);
+		EQUAL(one[i].nlookup, FORGET_DONE);
+	}
+}
+
 static void hears_of(struct rig *rig, uint64_t node)
 {
-	hears(rig, node, FORGET_DONE);
+	hears_of_all(rig, &node, 1);
 }
 
 FACT(forgotten_nodes_are_not_told_unless_watched)
@@ -201,7 +220,7 @@ FACT(node_that_the_kernel_does_not_know_is_forgotten_when_asked)
 	rig_open(&rig, NULL);
 	rig_serve(&rig);
 	asks_about(&rig, 5);
-	hears_of(&rig, 5);
+	hears(&rig, 5, FORGET_DONE);
 	rig_settle(&rig);
 	EQUAL(rig_counters(&rig).nodes, 0);
 	rig_close(&rig);
@@ -312,5 +331,113 @@ FACT(question_that_is_no_number_is_not_answered)
 	server_notifies(&rig, PRIVATE_ASK, "1234567", 7);
 	server_notifies(&rig, PRIVATE_ASK, "1234567812345678", 16);
 	rig_settle(&rig);
+	rig_close(&rig);
+}
+
+/* Nodes 5 to 5 + count - 1, watched and then forgotten, each by a message of its own. */
+static void forgotten(struct rig *rig, uint64_t *nodes, size_t count)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		nodes[i] = 5 + i;
+		look_up(rig, nodes[i]);
+		server_watches(rig, nodes[i]);
+	}
+	rig_settle(rig);
+	for (i = 0; i < count; i++)
+		kernel_forgets(rig, nodes[i], 1);
+}
+
+FACT(forgotten_nodes_wait_for_each_other)
+{
+	struct channel_settings settings = rig_settings();
+	uint64_t nodes[3];
+	struct rig rig;
+
+	settings.forget_ms = 100;
+	rig_open(&rig, &settings);
+	rig_serve(&rig);
+	forgotten(&rig, nodes, 3);
+	rig_settle(&rig);
+	CHECK(server_has_nothing(&rig));
+	clock_advance(100);
+	hears_of_all(&rig, nodes, 3);
+	rig_settle(&rig);
+	rig_close(&rig);
+}
+
+FACT(so_many_forgotten_nodes_wait_for_no_more)
+{
+	struct channel_settings settings = rig_settings();
+	uint64_t nodes[64];
+	struct rig rig;
+
+	settings.forget_ms = 100000;
+	rig_open(&rig, &settings);
+	rig_serve(&rig);
+	forgotten(&rig, nodes, 64);
+	hears_of_all(&rig, nodes, 64);
+	rig_close(&rig);
+}
+
+FACT(what_wants_memory_comes_behind_what_gives_it_back)
+{
+	static const uint32_t wants[] = { FUSE_STATFS,	FUSE_SETATTR, FUSE_CREATE,
+					  FUSE_OPEN,	FUSE_WRITE,   FUSE_FALLOCATE,
+					  FUSE_SYMLINK, FUSE_MKNOD,   FUSE_MKDIR };
+	struct channel_settings settings = rig_settings();
+	uint64_t node, unique;
+	struct rig rig;
+	size_t i;
+
+	settings.forget_ms = 100000;
+	rig_open(&rig, &settings);
+	rig_serve(&rig);
+	for (i = 0; i < sizeof(wants) / sizeof(*wants); i++) {
+		forgotten(&rig, &node, 1);
+		unique = kernel_asks(&rig, wants[i], 1, "................................name", 37);
+		hears_of(&rig, 5);
+		EQUAL(server_gets(&rig, wants[i] == FUSE_FALLOCATE ? FUSE_SETXATTR : wants[i],
+				  NULL),
+		      unique);
+		server_answers(&rig, unique, -5, NULL, 0);
+		kernel_gets(&rig, unique, -5, NULL);
+	}
+	rig_close(&rig);
+}
+
+FACT(an_answer_comes_behind_what_was_forgotten_before)
+{
+	struct channel_settings settings = rig_settings();
+	struct rig rig;
+	uint64_t node;
+
+	settings.forget_ms = 100000;
+	rig_open(&rig, &settings);
+	rig_serve(&rig);
+	forgotten(&rig, &node, 1);
+	rig_settle(&rig);
+	asks_about(&rig, 5);
+	hears_of(&rig, 5);
+	hears(&rig, 5, FORGET_DONE);
+	rig_close(&rig);
+}
+
+FACT(the_next_server_hears_nothing_of_what_the_last_one_watched)
+{
+	struct channel_settings settings = rig_settings();
+	struct rig rig;
+	uint64_t node;
+
+	settings.forget_ms = 100;
+	rig_open(&rig, &settings);
+	rig_serve(&rig);
+	forgotten(&rig, &node, 1);
+	rig_settle(&rig);
+	rig_restart(&rig);
+	clock_advance(100);
+	rig_settle(&rig);
+	CHECK(server_has_nothing(&rig));
 	rig_close(&rig);
 }
