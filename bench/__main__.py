@@ -28,11 +28,18 @@ COPYING = {"tmpfs.py"}  # its files are values of a database
 @click.option("--rounds", type=click.IntRange(min=2), default=15, show_default=True)
 @click.option("--only", default="", metavar="TEXT", help="Operations with this in their name.")
 @click.option("--quick", is_flag=True, help="What `mbufffs bench` measures, but with all peers.")
+@click.option("--vm", is_flag=True, help="What the kernel module has, in a virtual machine.")
 @click.option("--directory", type=click.Path(path_type=Path), default=Path(".cache/bench"),
               show_default=True, help="Where results.json, results.md and performance.png go.")
-def main(rounds: int, only: str, quick: bool, directory: Path) -> None:
+def main(rounds: int, only: str, quick: bool, vm: bool, directory: Path) -> None:
     # So that what is mounted goes, too, when somebody ends this.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if vm:
+        from bench.vm import run
+
+        run(rounds, directory / "vm")
+        print((directory / "vm/results.md").read_text(), end="")
+        return
     wanted = [measure for measure in (measures.QUICK if quick else measures.FULL)
               if only in measure.name]
     about = report.machine()

@@ -103,7 +103,7 @@ def passthrough_ll() -> Iterator[Place]:
 
 @contextlib.contextmanager
 def pyfuse3_passthroughfs() -> Iterator[Place]:
-    command = [sys.executable, _python_example("passthroughfs.py")]
+    command: list[str | Path] = [sys.executable, _python_example("passthroughfs.py")]
     with temporary() as mountpoint, temporary("/dev/shm") as source, \
             _mounted("passthroughfs.py", [*command, source], mountpoint,
                      SLOW_NAMES) as place:
@@ -112,22 +112,28 @@ def pyfuse3_passthroughfs() -> Iterator[Place]:
 
 @contextlib.contextmanager
 def pyfuse3_tmpfs() -> Iterator[Place]:
-    command = [sys.executable, _python_example("tmpfs.py")]
+    command: list[str | Path] = [sys.executable, _python_example("tmpfs.py")]
     with temporary() as mountpoint, \
             _mounted("tmpfs.py", [*command], mountpoint, SLOW_NAMES) as place:
         yield place
 
 
-def _posix_shm() -> int:
+def _memfd(size: int) -> int:
+    fd = os.memfd_create("mbufffs-bench", os.MFD_CLOEXEC)
+    os.ftruncate(fd, size)
+    return fd
+
+
+def _posix_shm(size: int) -> int:
     # What shm_open(3) of glibc does with a name.
     path = f"/dev/shm/mbufffs-bench-{os.getpid()}"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     os.unlink(path)
+    os.ftruncate(fd, size)
     return fd
 
 
-DESCRIPTORS = (Place("memfd", memory=lambda: os.memfd_create("mbufffs-bench", os.MFD_CLOEXEC)),
-               Place("POSIX shm", memory=_posix_shm))
+DESCRIPTORS = (Place("memfd", memory=_memfd), Place("POSIX shm", memory=_posix_shm))
 MOUNTED = (passthrough_ll, pyfuse3_passthroughfs, pyfuse3_tmpfs)
 
 

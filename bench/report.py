@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.life import Fact
@@ -54,20 +55,24 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def as_markdown(about: dict[str, str], results: Sequence[Result], facts: Sequence[Fact],
-                verdicts: Sequence[Verdict]) -> str:
-    """Medians of each place; the ratio is the median of those of the rounds."""
+def _table(peer: str, results: Sequence[Result]) -> Iterator[str]:
     places = list(dict.fromkeys(place for result in results for place in result.figures))
-    text = [", ".join(f"{key}: {value}" for key, value in about.items()), ""]
-    if results:
-        text += [_line(["operation", "unit", *places, "ratio to tmpfs", "middle half"]),
-                 _line(["---", "---", *["--:"] * (len(places) + 2)])]
+    yield _line(["operation", "unit", *places, f"ratio to {peer}", "middle half"])
+    yield _line(["---", "---", *["--:"] * (len(places) + 2)])
     for result in results:
-        low, middle, high = statistics.quantiles(result.ratios("mbufffs", "tmpfs"), n=4)
-        text.append(_line([
+        low, middle, high = statistics.quantiles(result.ratios("mbufffs", peer), n=4)
+        yield _line([
             result.measure, result.unit,
             *(_figure(result.median(place)) if place in result.figures else "" for place in places),
-            f"{middle:.2f}", f"{low:.2f} to {high:.2f}"]))
+            f"{middle:.2f}", f"{low:.2f} to {high:.2f}"])
+
+
+def as_markdown(about: dict[str, str], results: Sequence[Result], facts: Sequence[Fact],
+                verdicts: Sequence[Verdict]) -> str:
+    """Medians; the ratio, to the place that stands first, is the median of those of the rounds."""
+    text = [", ".join(f"{key}: {value}" for key, value in about.items())]
+    for peer, group in itertools.groupby(results, lambda result: next(iter(result.figures))):
+        text += ["", *_table(peer, list(group))]
     if facts:
         text += ["", _line(["of a mount", "unit", "median", "all figures"]),
                  _line(["---", "---", "--:", "---"])]

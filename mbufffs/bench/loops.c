@@ -8,11 +8,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -258,4 +262,70 @@ double loop_list(const char *path, bool attributes, int *count)
 	closedir(directory);
 	errno = error;
 	return error ? -1 : seconds() - begin;
+}
+
+/* Whoever waits, and how far the two are. */
+struct waiting {
+	int fd, count;
+	bool drains; /* reads what has woken it */
+	sem_t ready, woken;
+	_Atomic double fired; /* 0: not yet */
+	double took;
+};
+
+static void *wait_for_each(void *argument)
+{
+	struct pollfd polled = { .fd = ((struct waiting *)argument)->fd, .events = POLLIN };
+	struct waiting *waiting = argument;
+	char drained[BUFSIZ];
+	int i;
+
+	for (i = 0; i < waiting->count; i++) {
+		sem_post(&waiting->ready);
+		do /* before it is fired it may be woken for nothing */
+			poll(&polled, 1, -1);
+		while (waiting->fired == 0);
+		waiting->took += seconds() - waiting->fired;
+		waiting->fired = 0;
+		if (waiting->drains && read(waiting->fd, drained, sizeof(drained)) < 0)
+			waiting->took = -1e9;
+		sem_post(&waiting->woken);
+	}
+	return NULL;
+}
+
+/*
+ * From firing to the return of poll(2) on `waited` in another thread, which sleeps by then. What
+ * fires is an ioctl of `trigger`, or if there is no `request`, the number 1 written to it.
+ */
+double loop_wake(int waited, int trigger, unsigned long request, const void *argument, int count,
+		 bool drains)
+{
+	struct waiting waiting = { .fd = waited, .count = count, .drains = drains };
+	const uint64_t one = 1;
+	pthread_t thread;
+	int i, error = 0;
+
+	sem_init(&waiting.ready, 0, 0);
+	sem_init(&waiting.woken, 0, 0);
+	errno = pthread_create(&thread, NULL, wait_for_each, &waiting);
+	if (errno)
+		return -1;
+	for (i = 0; i < count && !error; i++) {
+		sem_wait(&waiting.ready);
+		usleep(2000);
+		waiting.fired = seconds();
+		if (request ? ioctl(trigger, request, argument) < 0 :
+			      write(trigger, &one, sizeof(one)) < 0)
+			error = errno;
+		else
+			sem_wait(&waiting.woken);
+	}
+	if (error)
+		pthread_cancel(thread);
+	pthread_join(thread, NULL);
+	sem_destroy(&waiting.ready);
+	sem_destroy(&waiting.woken);
+	errno = error ? error : EIO;
+	return error || waiting.took < 0 ? -1 : waiting.took;
 }

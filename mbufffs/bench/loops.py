@@ -45,6 +45,8 @@ look = _loop("loop_look", _PATH, _INT)  # path, count
 create = _loop("loop_create", _INT, _INT, _INT, _SIZE, _BOOL)
 unlink = _loop("loop_unlink", _INT, _INT, _INT)  # directory, first, count
 rename = _loop("loop_rename", _INT, _INT)  # directory, count: 0 to 1, 1 to 0, ...
+# waited, trigger, number of its ioctl or 0, argument, count, whether what has woken is read
+wake = _loop("loop_wake", _INT, _INT, ctypes.c_ulong, ctypes.c_char_p, _INT, _BOOL)
 _list = _loop("loop_list", _PATH, _BOOL, ctypes.POINTER(ctypes.c_int))
 
 

@@ -18,11 +18,14 @@ from mbufffs.state import State, state_of
 
 @dataclass(frozen=True)
 class Place:
-    """`directory` is None for memory that is had only as a descriptor: `memory` gives one."""
+    """`directory` is None for memory that is had only as a descriptor: `memory` gives one.
+
+    It takes the size in bytes.
+    """
 
     name: str
     directory: Path | None = None
-    memory: Callable[[], int] | None = None
+    memory: Callable[[int], int] | None = None
     names_max: int = 1 << 30  # it has no time or room for more
 
     @contextlib.contextmanager
@@ -32,9 +35,10 @@ class Place:
             fd = os.open(self.directory / "file", os.O_RDWR | os.O_CREAT, 0o600)
         else:
             assert self.memory
-            fd = self.memory()
+            fd = self.memory(size)
         try:
-            os.ftruncate(fd, size)
+            if self.directory:
+                os.ftruncate(fd, size)
             _fill(fd, size)
             yield fd
         finally:
@@ -66,8 +70,8 @@ def tmpfs() -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def ours(limit: int, backend: str = "shmem") -> Iterator[tuple[Place, State]]:
-    """A mount of this package for the time of the measurement; `limit` in bytes."""
+def ours(limit: int | None, backend: str = "shmem") -> Iterator[tuple[Place, State]]:
+    """A mount of this package for the time of the measurement; `limit` as in Settings."""
     with temporary() as mountpoint:
         start(Settings(str(mountpoint), backend=backend, limit=limit, allow_other=False))
         try:

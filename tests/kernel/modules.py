@@ -12,7 +12,8 @@ from tests.kernel.kernels import CACHE, REPOSITORY, Kernel, locked
 
 MODULE = Path("kmod")
 EXAMPLES = Path("examples/kernel")
-_USERS = [f"{EXAMPLES}/*/Kbuild", "tests/kernel/ktest/Kbuild"]  # modules that call mbuff.ko
+# Modules that call mbuff.ko.
+_USERS = [f"{EXAMPLES}/*/Kbuild", "tests/kernel/ktest/Kbuild", "bench/kernel/Kbuild"]
 _SOURCES = {".c", ".h", ".S", ".mk"}
 _BY_NAME = {"Kbuild", "Makefile"}
 

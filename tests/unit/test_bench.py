@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,3 +104,21 @@ def test_loops_that_fail_say_why(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"\[Errno 5\]"):
         loops.transfer(fd, 4096, 4096, 1, False)
     os.close(fd)
+
+
+def test_waking_is_measured_from_another_thread() -> None:
+    fd = os.eventfd(0)
+    took = loops.wake(fd, fd, 0, b"", 5, True)
+    assert 0 < took < 5
+    assert select.select([fd], [], [], 0)[0] == []
+    os.close(fd)
+
+
+def test_a_descriptor_that_cannot_wake_is_an_error() -> None:
+    waited = os.eventfd(0)
+    reader, writer = os.pipe()
+    with pytest.raises(OSError, match="Bad file descriptor") as raised:
+        loops.wake(waited, reader, 0, b"", 1, True)
+    assert raised.value.errno == errno.EBADF
+    for fd in (waited, reader, writer):
+        os.close(fd)
