@@ -44,13 +44,14 @@ def _loaded(path: Path, *parameters: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _device() -> Iterator[Place]:
     """/dev/mbuff after SELECT, as programs of the old interface read and map it."""
-    with contextlib.closing(Registry.open()) as registry:
+    with contextlib.closing(Registry.open()) as registry, ExitStack() as allocated:
         def memory(size: int) -> int:
+            allocated.close()  # the one before, which nobody has open any more
             old(registry, ALLOCATE, AREA, size)
+            allocated.callback(old, registry, DEALLOCATE, AREA)
             fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
             with contextlib.closing(Registry(os.dup(fd))) as selecting:
                 old(selecting, SELECT, AREA)
-            old(registry, DEALLOCATE, AREA)  # it stays as long as it is open
             return fd
 
         yield Place("/dev/mbuff", memory=memory)
