@@ -250,9 +250,10 @@ def test_areas_survive_the_death_of_everything(fresh: Mounted, victim: str) -> N
     if victim == "server first":
         fresh.kill_server()
     fresh.kill_keeper()
-    with pytest.raises(OSError, match="not connected") as caught:
+    with pytest.raises(OSError) as caught:
         os.statvfs(path)  # stat(2) may still be answered from the kernel's cache
-    assert caught.value.errno == errno.ENOTCONN
+    # The second of what was asked while the last process that has the device was just ending.
+    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     if fresh.settings.passthrough and os.geteuid() == 0:
         mapped[0:4] = b"live"
         assert os.pread(file, 4, 0) == b"live"
