@@ -46,7 +46,7 @@ headers=$(realpath "$1")
 if [ $# -gt 1 ]; then
 	checkpatch=$(realpath "$2")/scripts/checkpatch.pl
 fi
-modules="kmod tests/kernel/ktest $(cd "$repository" && echo examples/kernel/*/)"
+modules="kmod tests/kernel/ktest bench/kernel $(cd "$repository" && echo examples/kernel/*/)"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
