@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from mbufffs.bench import compare, loops, measures
 from mbufffs.bench.compare import Result
 from mbufffs.bench.places import Place, ours, tmpfs
 from tests.kernel.inside import raw_ioctl
+from tests.kernel.inside.conftest import Module
 from tests.kernel.inside.old_ioctl import ALLOCATE, DEALLOCATE, SELECT, old
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -34,11 +34,12 @@ PARAMETERS = Path("/sys/module/mbuff_bench/parameters")
 
 @contextlib.contextmanager
 def _loaded(path: Path, *parameters: str) -> Iterator[None]:
-    subprocess.run(["insmod", path, *parameters], check=True)
+    module = Module(path)
+    module.insmod(*parameters)
     try:
         yield
     finally:
-        subprocess.run(["rmmod", path.stem], check=True)
+        module.unload()
 
 
 @contextlib.contextmanager
@@ -65,15 +66,6 @@ def _bytes(rounds: int) -> list[Result]:
                 for measure in measures.QUICK if not measure.named]
 
 
-def _in_turns(measure: str, unit: str, places: dict[str, Callable[[], float]],
-              rounds: int) -> Result:
-    figures: dict[str, list[float]] = {name: [] for name in places}
-    for _ in range(rounds):
-        for name, once in places.items():
-            figures[name].append(once())
-    return Result(measure, unit, figures)
-
-
 def _waking(rounds: int) -> Result:
     """From mbuff_notify() to the return of poll(2), of an eventfd beside it.
 
@@ -91,7 +83,7 @@ def _waking(rounds: int) -> Result:
         for fd in (events, path, eventfd):
             stack.callback(os.close, fd)
         notify = (registry.fd, raw_ioctl.COMMANDS["notify"], raw_ioctl.which(area), WAKES)
-        return _in_turns("notify to wake", "us", {
+        return compare.in_turns("notify to wake", "us", {
             "eventfd": lambda: loops.wake(eventfd, eventfd, 0, b"", WAKES, True) / WAKES * 1e6,
             "events of /dev/mbuff": lambda: loops.wake(events, *notify, True) / WAKES * 1e6,
             "mbufffs": lambda: loops.wake(path, *notify, False) / WAKES * 1e6,
@@ -105,7 +97,7 @@ def _allocating(rounds: int) -> Iterator[Result]:
         return int((PARAMETERS / "result").read_text()) / count / 1e3
 
     for name, size in SIZES.items():
-        yield _in_turns(f"mbuff_make + mbuff_put, {name}", "us", {
+        yield compare.in_turns(f"mbuff_make + mbuff_put, {name}", "us", {
             "vmalloc": lambda size=size: once("vmalloc", size),  # type: ignore[misc]
             "mbufffs": lambda size=size: once("area", size),  # type: ignore[misc]
         }, rounds)

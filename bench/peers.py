@@ -113,8 +113,7 @@ def pyfuse3_passthroughfs() -> Iterator[Place]:
 @contextlib.contextmanager
 def pyfuse3_tmpfs() -> Iterator[Place]:
     command: list[str | Path] = [sys.executable, _python_example("tmpfs.py")]
-    with temporary() as mountpoint, \
-            _mounted("tmpfs.py", [*command], mountpoint, SLOW_NAMES) as place:
+    with temporary() as mountpoint, _mounted("tmpfs.py", command, mountpoint, SLOW_NAMES) as place:
         yield place
 
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Mounted:
         info = self.info()
         os.kill(info["keeper"], signal.SIGKILL)
         for pid in (info["keeper"], info["server"]):
-            wait_for(lambda pid=pid: is_gone(pid), f"process {pid} is gone")
+            wait_for(partial(is_gone, pid), f"process {pid} is gone")
 
     def log(self) -> str:
         return self.state.log.read_text()
@@ -225,10 +226,10 @@ SKIPS = {
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if os.environ.get("CI") != "true" or os.geteuid() != 0:
-        return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if os.environ.get("CI") != "true" or os.geteuid() != 0 or not reporter:
+        return
+    skipped = reporter.stats.get("skipped", [])
     reasons = {str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped}
     if unexpected := reasons - SKIPS.keys():
         reporter.write_line(f"skipped without leave: {sorted(unexpected)}", red=True)

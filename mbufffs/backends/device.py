@@ -526,6 +526,8 @@ class DeviceBackend:
     def allocate(self, fd: int, mode: int, offset: int, length: int) -> None:
         allocate(fd, mode, offset, length)
 
+    # The kernel has asked for the client's right to read or write, and it may have no other.
+
     def read(self, node: int, offset: int, size: int) -> bytes:
         return os.pread(self._descriptors.get(node, os.O_RDONLY), size, offset)
 

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -31,39 +30,29 @@ class Result:
                       zip(self.figures[place], self.figures[peer], strict=True))
 
 
-class _Unsupported(Exception):
-    pass
-
-
-@contextlib.contextmanager
-def _prepared(measure: Measure, place: Place) -> Iterator[Once]:
-    with ExitStack() as stack:
-        try:
-            once = stack.enter_context(measure.prepare(place))
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            raise _Unsupported from error
-        yield once
+def in_turns(measure: str, unit: str, places: Mapping[str, Once], rounds: int) -> Result:
+    """Each round visits all places, beginning with another one each time."""
+    figures: dict[str, list[float]] = {name: [] for name in places}
+    names = list(places)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            figures[name].append(places[name]())
+    return Result(measure, unit, figures)
 
 
 def run(measure: Measure, places: Iterable[Place], rounds: int) -> Result:
-    """Each round visits all places, beginning with another one each time.
-
-    A place that cannot do it at all, fallocate(2) say, is left out.
-    """
-    ready = []
+    """A place that cannot do it at all, fallocate(2) say, is left out."""
+    ready = {}
     with ExitStack() as stack:
         for place in places:
             if place.directory or not measure.named:
-                with contextlib.suppress(_Unsupported):
-                    ready.append((place.name, stack.enter_context(_prepared(measure, place))))
-        figures: dict[str, list[float]] = {name: [] for name, _ in ready}
-        for number in range(rounds):
-            first = number % len(ready)
-            for name, once in ready[first:] + ready[:first]:
-                figures[name].append(once())
-    return Result(measure.name, measure.unit, figures)
+                try:
+                    ready[place.name] = stack.enter_context(measure.prepare(place))
+                except OSError as error:
+                    if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                        raise
+        return in_turns(measure.name, measure.unit, ready, rounds)
 
 
 def row(result: Result, peer: str) -> tuple[str, ...]:

@@ -123,22 +123,16 @@ static void send_replyless(struct channel *channel, const void *message, size_t 
 
 void flush_forgotten(struct channel *channel)
 {
-	struct {
-		struct fuse_in_header header;
-		struct fuse_batch_forget_in batch;
-		struct fuse_forget_one nodes[FORGOTTEN_MAX];
-	} message = {
-		.header = { .opcode = FUSE_BATCH_FORGET },
-		.batch = { .count = channel->forgotten_count },
-	};
-	const size_t size = channel->forgotten_count * sizeof(message.nodes[0]);
+	struct forgotten *message = &channel->forgotten;
 
-	if (!channel->forgotten_count)
+	if (!message->batch.count)
 		return;
-	channel->forgotten_count = 0;
-	memcpy(message.nodes, channel->forgotten, size);
-	message.header.len = (uint32_t)(offsetof(__typeof__(message), nodes) + size);
-	send_replyless(channel, &message, message.header.len);
+	message->header = (struct fuse_in_header){
+		.opcode = FUSE_BATCH_FORGET,
+		.len = (uint32_t)offsetof(struct forgotten, nodes[message->batch.count]),
+	};
+	send_replyless(channel, message, message->header.len);
+	message->batch.count = 0;
 }
 
 void tell_forgotten(struct channel *channel, uint64_t id, uint64_t what)
@@ -161,15 +155,17 @@ void tell_forgotten(struct channel *channel, uint64_t id, uint64_t what)
 /* Nobody waits for it, and one message of many costs the server little more than one of one. L */
 static void tell_forgotten_later(struct channel *channel, uint64_t id)
 {
+	struct forgotten *message = &channel->forgotten;
+
 	if (channel->server < 0)
 		return;
-	if (!channel->forgotten_count) {
+	if (!message->batch.count) {
 		channel->forgotten_since = now_ms();
 		channel_wake(channel); /* which keeps the time */
 	}
-	channel->forgotten[channel->forgotten_count++] =
+	message->nodes[message->batch.count++] =
 		(struct fuse_forget_one){ .nodeid = id, .nlookup = FORGET_DONE };
-	if (!channel->set.forget_ms || channel->forgotten_count == FORGOTTEN_MAX)
+	if (!channel->set.forget_ms || message->batch.count == FORGOTTEN_MAX)
 		flush_forgotten(channel);
 }
 

@@ -23,8 +23,7 @@ struct channel_settings {
 	size_t keep_limit;   /* bytes of unanswered requests; more are refused with ENOMEM */
 	uint32_t deaths_max; /* servers at work that may die over one request before it gets EIO */
 	size_t names_max;    /* of a directory that are kept to know what is missing */
-	uint32_t
-		forget_ms; /* how long a forgotten node may wait for others, to be told with them */
+	uint32_t forget_ms;  /* how long forgotten nodes may wait, to be told together */
 	/* Ends a backing id (an ioctl on the device); called from a thread of its own. */
 	void (*close_backing)(void *context, int32_t id);
 	void *context;

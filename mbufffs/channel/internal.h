@@ -83,6 +83,13 @@ struct poller {
  * device only wakes its waiter. Notifications may wait for locks that a client holds who waits for
  * the server, and closing a backing id may free gigabytes: these are jobs.
  */
+/* A message that is still being filled; batch.count are in it. */
+struct forgotten {
+	struct fuse_in_header header;
+	struct fuse_batch_forget_in batch;
+	struct fuse_forget_one nodes[FORGOTTEN_MAX];
+};
+
 struct channel {
 	struct channel_settings set;
 	int event, wake; /* eventfds: to the caller; to the server thread */
@@ -107,9 +114,8 @@ struct channel {
 	unsigned notifications;	    /* among the jobs */
 	struct request *init;	    /* the kernel's INIT, kept for every later server */
 	uint32_t offered, offered2; /* what that INIT offered */
-	struct fuse_forget_one forgotten[FORGOTTEN_MAX]; /* that the server is still to hear of */
-	unsigned forgotten_count;
-	uint64_t forgotten_since; /* when the first of them came, in ms of CLOCK_MONOTONIC */
+	struct forgotten forgotten; /* nodes that the server is still to hear of */
+	uint64_t forgotten_since;   /* when the first of them came, in ms of CLOCK_MONOTONIC */
 	struct fuse_statfs_out statfs;
 	bool statfs_known;
 	uint32_t exchange_tag;

@@ -45,7 +45,7 @@ static void detach(struct channel *channel)
 	channel->server = -1;
 	channel->stalled = false;
 	channel->greeted = false;
-	channel->forgotten_count = 0;
+	channel->forgotten.batch.count = 0;
 	for (; request; request = after) {
 		after = request->after;
 		/* From the first that was not sent on, none was: this server did not die of them.
@@ -491,7 +491,7 @@ void *server_loop(void *argument)
 		/* Room can be missing elsewhere than in the socket, so do not wait for it alone. */
 		if (channel->interrupts || channel->stalled)
 			timeout = 50;
-		if (channel->forgotten_count)
+		if (channel->forgotten.batch.count)
 			timeout = (int)channel->set.forget_ms;
 		pthread_mutex_unlock(&channel->lock);
 		if (ended)
@@ -512,7 +512,7 @@ void *server_loop(void *argument)
 			flush_requests(channel);
 		if (channel->interrupts)
 			answer_interrupted(channel);
-		if (channel->forgotten_count &&
+		if (channel->forgotten.batch.count &&
 		    now_ms() >= channel->forgotten_since + channel->set.forget_ms)
 			flush_forgotten(channel);
 		pthread_mutex_unlock(&channel->lock);

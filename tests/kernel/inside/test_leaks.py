@@ -48,13 +48,16 @@ class Found(NamedTuple):
 def free() -> int:
     """Bytes. Each processor keeps free pages of its own, which MemFree leaves out: tens of MiB.
 
-    They move from the one to the other at any time, and must not be counted twice.
+    They move from the one to the other at any time, and must not be counted twice. This process's
+    own memory counts as free: that of the contents it compares grows and shrinks by tens of MiB.
     """
     for _ in range(100):
         before = meminfo("MemFree")
         kept = re.findall(r"^ +count: +(\d+)", Path("/proc/zoneinfo").read_text(), re.MULTILINE)
         if abs(meminfo("MemFree") - before) < MIB:
-            return before + sum(map(int, kept)) * PAGE
+            ours = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+            assert ours
+            return before + sum(map(int, kept)) * PAGE + (int(ours[1]) << 10)
     raise AssertionError("free pages never stay where they are")
 
 

@@ -349,15 +349,21 @@ static void forgotten(struct rig *rig, uint64_t *nodes, size_t count)
 		kernel_forgets(rig, nodes[i], 1);
 }
 
-FACT(forgotten_nodes_wait_for_each_other)
+static void serve_waiting(struct rig *rig, uint32_t forget_ms)
 {
 	struct channel_settings settings = rig_settings();
+
+	settings.forget_ms = forget_ms;
+	rig_open(rig, &settings);
+	rig_serve(rig);
+}
+
+FACT(forgotten_nodes_wait_for_each_other)
+{
 	uint64_t nodes[3];
 	struct rig rig;
 
-	settings.forget_ms = 100;
-	rig_open(&rig, &settings);
-	rig_serve(&rig);
+	serve_waiting(&rig, 100);
 	forgotten(&rig, nodes, 3);
 	rig_settle(&rig);
 	CHECK(server_has_nothing(&rig));
@@ -369,13 +375,10 @@ FACT(forgotten_nodes_wait_for_each_other)
 
 FACT(so_many_forgotten_nodes_wait_for_no_more)
 {
-	struct channel_settings settings = rig_settings();
 	uint64_t nodes[64];
 	struct rig rig;
 
-	settings.forget_ms = 100000;
-	rig_open(&rig, &settings);
-	rig_serve(&rig);
+	serve_waiting(&rig, 100000);
 	forgotten(&rig, nodes, 64);
 	hears_of_all(&rig, nodes, 64);
 	rig_close(&rig);
@@ -386,14 +389,11 @@ FACT(what_wants_memory_comes_behind_what_gives_it_back)
 	static const uint32_t wants[] = { FUSE_STATFS,	FUSE_SETATTR, FUSE_CREATE,
 					  FUSE_OPEN,	FUSE_WRITE,   FUSE_FALLOCATE,
 					  FUSE_SYMLINK, FUSE_MKNOD,   FUSE_MKDIR };
-	struct channel_settings settings = rig_settings();
 	uint64_t node, unique;
 	struct rig rig;
 	size_t i;
 
-	settings.forget_ms = 100000;
-	rig_open(&rig, &settings);
-	rig_serve(&rig);
+	serve_waiting(&rig, 100000);
 	for (i = 0; i < sizeof(wants) / sizeof(*wants); i++) {
 		forgotten(&rig, &node, 1);
 		unique = kernel_asks(&rig, wants[i], 1, "................................name", 37);
@@ -409,13 +409,10 @@ FACT(what_wants_memory_comes_behind_what_gives_it_back)
 
 FACT(an_answer_comes_behind_what_was_forgotten_before)
 {
-	struct channel_settings settings = rig_settings();
 	struct rig rig;
 	uint64_t node;
 
-	settings.forget_ms = 100000;
-	rig_open(&rig, &settings);
-	rig_serve(&rig);
+	serve_waiting(&rig, 100000);
 	forgotten(&rig, &node, 1);
 	rig_settle(&rig);
 	asks_about(&rig, 5);
@@ -426,13 +423,10 @@ FACT(an_answer_comes_behind_what_was_forgotten_before)
 
 FACT(the_next_server_hears_nothing_of_what_the_last_one_watched)
 {
-	struct channel_settings settings = rig_settings();
 	struct rig rig;
 	uint64_t node;
 
-	settings.forget_ms = 100;
-	rig_open(&rig, &settings);
-	rig_serve(&rig);
+	serve_waiting(&rig, 100);
 	forgotten(&rig, &node, 1);
 	rig_settle(&rig);
 	rig_restart(&rig);
