@@ -117,6 +117,23 @@ def pyfuse3_tmpfs() -> Iterator[Place]:
         yield place
 
 
+@contextlib.contextmanager
+def overlayfs() -> Iterator[Place]:
+    """Over tmpfs. It reads and writes as FUSE passthrough does: through the kernel's backing files,
+    but with no server at all.
+    """
+    with temporary() as mountpoint, temporary("/dev/shm") as source:
+        layers = [source / name for name in ("lower", "upper", "work")]
+        for layer in layers:
+            layer.mkdir()
+        options = ",".join(f"{layer.name}dir={layer}" for layer in layers)
+        _run("mount", "-t", "overlay", "-o", options, "overlay", mountpoint)
+        try:
+            yield Place("overlayfs", mountpoint)
+        finally:
+            subprocess.run(["umount", "-l", mountpoint], check=False)
+
+
 def _memfd(size: int) -> int:
     fd = os.memfd_create("mbufffs-bench", os.MFD_CLOEXEC)
     os.ftruncate(fd, size)
@@ -133,7 +150,7 @@ def _posix_shm(size: int) -> int:
 
 
 DESCRIPTORS = (Place("memfd", memory=_memfd), Place("POSIX shm", memory=_posix_shm))
-MOUNTED = (passthrough_ll, pyfuse3_passthroughfs, pyfuse3_tmpfs)
+MOUNTED = (overlayfs, passthrough_ll, pyfuse3_passthroughfs, pyfuse3_tmpfs)
 
 
 def enter_all(stack: ExitStack) -> list[Place]:
