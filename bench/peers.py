@@ -80,6 +80,17 @@ def _mounted(name: str, command: list[str | Path], mountpoint: Path,
         process.wait()
 
 
+@contextlib.contextmanager
+def _kernels(name: str, fstype: str, options: str) -> Iterator[Place]:
+    """A file system of the kernel's own."""
+    with temporary() as mountpoint:
+        _run("mount", "-t", fstype, "-o", options, fstype, mountpoint)
+        try:
+            yield Place(name, mountpoint)
+        finally:
+            subprocess.run(["umount", "-l", mountpoint], check=False)
+
+
 def _allow_descriptors() -> int:
     """As many as this user can have, for this process and its children."""
     wanted = (DESCRIPTORS_MAX, DESCRIPTORS_MAX)
@@ -122,16 +133,20 @@ def overlayfs() -> Iterator[Place]:
     """Over tmpfs. It reads and writes as FUSE passthrough does: through the kernel's backing files,
     but with no server at all.
     """
-    with temporary() as mountpoint, temporary("/dev/shm") as source:
+    with temporary("/dev/shm") as source:
         layers = [source / name for name in ("lower", "upper", "work")]
         for layer in layers:
             layer.mkdir()
         options = ",".join(f"{layer.name}dir={layer}" for layer in layers)
-        _run("mount", "-t", "overlay", "-o", options, "overlay", mountpoint)
-        try:
-            yield Place("overlayfs", mountpoint)
-        finally:
-            subprocess.run(["umount", "-l", mountpoint], check=False)
+        with _kernels("overlayfs", "overlay", options) as place:
+            yield place
+
+
+@contextlib.contextmanager
+def huge_tmpfs() -> Iterator[Place]:
+    """tmpfs with the option that the areas' own has; few machines mount theirs with it."""
+    with _kernels("tmpfs, huge pages", "tmpfs", "huge=within_size") as place:
+        yield place
 
 
 def _memfd(size: int) -> int:
@@ -150,7 +165,7 @@ def _posix_shm(size: int) -> int:
 
 
 DESCRIPTORS = (Place("memfd", memory=_memfd), Place("POSIX shm", memory=_posix_shm))
-MOUNTED = (overlayfs, passthrough_ll, pyfuse3_passthroughfs, pyfuse3_tmpfs)
+MOUNTED = (huge_tmpfs, overlayfs, passthrough_ll, pyfuse3_passthroughfs, pyfuse3_tmpfs)
 
 
 def enter_all(stack: ExitStack) -> list[Place]:

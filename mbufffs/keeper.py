@@ -43,7 +43,7 @@ BACKOFF = 0.05  # seconds before the second of them, doubled each time
 class Settings:
     """What a mount is to be; the command line's options after parsing.
 
-    `limit` in bytes, None for the default: half of the memory.
+    `limit` in bytes, None for the default: half of the memory. `huge`: large pages where they fit.
     """
 
     mountpoint: str
@@ -51,6 +51,7 @@ class Settings:
     limit: int | None = None
     store: str | None = None
     passthrough: bool = True
+    huge: bool = True
     nonempty: bool = False
     allow_other: bool = True
 
@@ -116,7 +117,7 @@ class Keeper:
         settings, state = self.settings, self.state
         self._locked = True
         if self._registry is None:
-            self._locked = store.prepare(state, settings.limit)
+            self._locked = store.prepare(state, settings.limit, huge=settings.huge)
         else:
             store.prepare_for_device(state, settings.limit)
             # One for all servers: what happens while there is none is kept for the next.

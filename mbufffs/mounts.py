@@ -190,14 +190,22 @@ def mount_fuse(mountpoint: str, options: list[str]) -> int:
         return fds[0]
 
 
-def mount_tmpfs(target: Path, limit: int | None) -> bool:
+def _tmpfs_options(limit: int | None, huge: bool) -> str:
+    options = f",size={limit}" if limit is not None else ""
+    # Kernels that cannot have huge pages refuse the option.
+    if Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled").exists():
+        options += ",huge=within_size" if huge else ",huge=never"
+    return options
+
+
+def mount_tmpfs(target: Path, limit: int | None, *, huge: bool = True) -> bool:
     """Mounts the private tmpfs of the areas; returns whether its pages are locked to memory.
 
-    `limit` in bytes, None for the kernel's default, half of the memory. noswap came with kernel
-    6.4; inode numbers of 32 bits leave the upper half of a node id to the inode's generation
-    (backends/nodes.py).
+    `limit` in bytes, None for the kernel's default, half of the memory. `huge`: large pages, where
+    an area fills them and the kernel has them. noswap came with kernel 6.4; inode numbers of 32
+    bits leave the upper half of a node id to the inode's generation (backends/nodes.py).
     """
-    base = "mode=0700,nr_inodes=0,inode32" + (f",size={limit}" if limit is not None else "")
+    base = "mode=0700,nr_inodes=0,inode32" + _tmpfs_options(limit, huge)
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     try:
         mount(SOURCE, str(target), "tmpfs", flags, base + ",noswap")
@@ -209,13 +217,16 @@ def mount_tmpfs(target: Path, limit: int | None) -> bool:
     return False
 
 
-def resize_tmpfs(target: Path, limit: int) -> None:
-    """Gives the tmpfs another limit in bytes. OSError EINVAL when more than that is in use."""
+def change_tmpfs(target: Path, limit: int | None, *, huge: bool) -> None:
+    """Gives the tmpfs another limit in bytes, None for the one it has, and what comes other pages.
+
+    OSError EINVAL when more than the limit is in use.
+    """
     try:
         mount(SOURCE, str(target), "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC,
-              f"size={limit}")
+              _tmpfs_options(limit, huge))
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno != errno.EINVAL or limit is None:
             raise
         raise OSError(errno.EINVAL, f"more than {limit} bytes are in use; remove areas first"
                       ) from None

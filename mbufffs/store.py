@@ -22,12 +22,12 @@ from mbufffs.state import State
 DIRECTORIES_LIMIT = 256 << 20  # bytes: a tmpfs charges a page and less for a directory
 
 
-def prepare(state: State, limit: int | None) -> bool:
+def prepare(state: State, limit: int | None, *, huge: bool) -> bool:
     """The store, mounted and swept; whether its pages are locked to memory."""
     if os.geteuid() != 0 and limit is not None:
         raise PermissionError(
             errno.EPERM, "a limit needs root: without it areas share the limit of /dev/shm")
-    locked = _mounted(state.store, limit)
+    locked = _mounted(state.store, limit, huge=huge)
     prepare_store(state.store, _root_mode())
     return locked
 
@@ -37,7 +37,7 @@ def prepare_for_device(state: State, limit: int | None) -> None:
     if limit is not None:
         raise OSError(errno.EINVAL, "the limit of the kernel's areas is the module's: "
                       f"echo {limit} > /sys/module/mbuff/parameters/max_bytes")
-    _mounted(state.directories, DIRECTORIES_LIMIT if os.geteuid() == 0 else None)
+    _mounted(state.directories, DIRECTORIES_LIMIT if os.geteuid() == 0 else None, huge=False)
     prepare_directories(state.directories, _root_mode())
 
 
@@ -46,15 +46,14 @@ def _root_mode() -> int:
     return 0o1777 if os.geteuid() == 0 else 0o700
 
 
-def _mounted(store: Path, limit: int | None) -> bool:
+def _mounted(store: Path, limit: int | None, *, huge: bool) -> bool:
     store.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() != 0:
         return False
     found = mounts.mount_at(str(store))
     if found is None:
-        return mounts.mount_tmpfs(store, limit)
-    if limit is not None:
-        mounts.resize_tmpfs(store, limit)
+        return mounts.mount_tmpfs(store, limit, huge=huge)
+    mounts.change_tmpfs(store, limit, huge=huge)
     return "noswap" in found.options.split(",")
 
 

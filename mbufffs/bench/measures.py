@@ -46,11 +46,14 @@ def _repeated(loop: Callable[[int], float], scale: float = 1e6) -> Once:
     return lambda: loop(count) / count * scale
 
 
-def _on_file(size: int, make: Callable[[int], Once]) -> Prepare:
+def _on_file(size: int, figure: Callable[[int], float], *, filled: bool = True) -> Prepare:
+    """A new file for each figure: which pages it gets makes a difference."""
     @contextlib.contextmanager
     def prepare(place: Place) -> Iterator[Once]:
-        with place.file(size) as fd:
-            yield make(fd)
+        def once() -> float:
+            with place.file(size, filled=filled) as fd:
+                return figure(fd)
+        yield once
     return prepare
 
 
@@ -58,23 +61,22 @@ def _on_file(size: int, make: Callable[[int], Once]) -> Prepare:
 
 
 def _streaming(writes: bool, size: int = 64 * MIB) -> Prepare:
-    def make(fd: int) -> Once:
-        return lambda: 4 * size / loops.stream(fd, size, 4, writes) / 1e9
-    return _on_file(size, make)
+    return _on_file(size, lambda fd: 4 * size / loops.stream(fd, size, 4, writes) / 1e9)
 
 
 def _random(size: int = 64 * MIB) -> Prepare:
-    return _on_file(size, lambda fd: _repeated(lambda count: loops.reach(fd, size, count), 1e9))
+    return _on_file(size, lambda fd: _repeated(lambda count: loops.reach(fd, size, count), 1e9)())
 
 
-def _touching(populate: bool, size: int = 16 * MIB) -> Prepare:
-    return _on_file(size, lambda fd: lambda: loops.touch(fd, size, populate) / (size >> 12) * 1e6)
+def _touching(populate: bool, *, filled: bool = True, size: int = 16 * MIB) -> Prepare:
+    return _on_file(size, lambda fd: loops.touch(fd, size, populate) / (size >> 12) * 1e6,
+                    filled=filled)
 
 
 def _transferring(size: int, writes: bool) -> Prepare:
     span = max(MIB, size)
     return _on_file(span, lambda fd: _repeated(
-        lambda count: loops.transfer(fd, size, span, count, writes)))
+        lambda count: loops.transfer(fd, size, span, count, writes))())
 
 
 @contextlib.contextmanager
@@ -248,6 +250,8 @@ QUICK = [
     Measure("mmap: random 64 B", "ns", _random(), named=False, large=True),
     Measure("mmap: first touch of a page", "us", _touching(False), named=False,
             large=True),
+    Measure("mmap: first touch of a page never written", "us", _touching(False, filled=False),
+            named=False, large=True),
     Measure("mmap: a page by MAP_POPULATE", "us", _touching(True), named=False,
             large=True),
     *(Measure(f"{'write' if writes else 'read'} {label}", "us", _transferring(size, writes),

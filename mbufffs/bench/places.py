@@ -29,8 +29,8 @@ class Place:
     names_max: int = 1 << 30  # it has no time or room for more
 
     @contextlib.contextmanager
-    def file(self, size: int) -> Iterator[int]:
-        """A descriptor of a new file of `size` bytes, all of which have their memory."""
+    def file(self, size: int, *, filled: bool = True) -> Iterator[int]:
+        """A descriptor of a new file of `size` bytes; `filled`: all were written."""
         if self.directory:
             fd = os.open(self.directory / "file", os.O_RDWR | os.O_CREAT, 0o600)
         else:
@@ -39,7 +39,8 @@ class Place:
         try:
             if self.directory:
                 os.ftruncate(fd, size)
-            _fill(fd, size)
+            if filled:
+                _fill(fd, size)
             yield fd
         finally:
             os.close(fd)

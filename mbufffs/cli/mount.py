@@ -15,11 +15,12 @@ from mbufffs.cli import mountpoint as mountpoints
 
 _FLAGS = {
     "nopassthrough": ("passthrough", False),
+    "nohuge": ("huge", False),
     "nonempty": ("nonempty", True),
     "allow_other": ("allow_other", True),
     "noallow_other": ("allow_other", False),
 }
-_VALID = "nopassthrough, nonempty, allow_other, noallow_other and store=NAME"
+_VALID = "nopassthrough, nohuge, nonempty, allow_other, noallow_other and store=NAME"
 
 
 def store_name(name: str) -> str:
@@ -31,7 +32,8 @@ def store_name(name: str) -> str:
 
 def _options(given: tuple[str, ...]) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "store": None, "passthrough": True, "nonempty": False, "allow_other": os.geteuid() == 0}
+        "store": None, "passthrough": True, "huge": True, "nonempty": False,
+        "allow_other": os.geteuid() == 0}
     for word in ",".join(given).split(","):
         if word in _FLAGS:
             key, value = _FLAGS[word]
@@ -75,6 +77,7 @@ def mount(
     \b
     Mount options:
       nopassthrough    serve through the page cache, as kernels before 6.9 do
+      nohuge           no page larger than the smallest, however large an area
       nonempty         mount over a directory that has files
       allow_other      let other users in, as their rights say (root: default)
       noallow_other    keep other users out

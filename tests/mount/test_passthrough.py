@@ -353,8 +353,9 @@ def test_rounds_of_create_write_unlink_grow_nothing(
     wait_for(lambda: not list((mounted.state.store / "hidden").iterdir()), "no removed area left")
 
 
-def test_a_gigabyte_being_allocated_holds_nobody_up(mounted: Mounted) -> None:
+def test_a_gigabyte_being_allocated_holds_nobody_up(new_mount: Callable[..., Mounted]) -> None:
     """While one client allocates, others do whole rounds; counted, not timed."""
+    mounted = new_mount(huge=False)  # large pages are there before one round is over
     done = threading.Event()
 
     def allocate() -> None:
@@ -370,6 +371,7 @@ def test_a_gigabyte_being_allocated_holds_nobody_up(mounted: Mounted) -> None:
         (mounted.path / "small").unlink()
         rounds += 1
     thread.join()
+    mounted.stop()
     assert rounds > 20
 
 

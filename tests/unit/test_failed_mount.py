@@ -17,7 +17,7 @@ from tests.unit.fake_registry import FakeRegistry
 @pytest.mark.parametrize("fails_at", ["the directories", "the mount"])
 def test_areas_of_the_kernel_outlive_a_mount_that_fails(
         tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch, fails_at: str) -> None:
-    def refused(*_: object) -> None:
+    def refused(*_: object, **_named: object) -> None:
         raise PermissionError(errno.EPERM, "refused")
 
     registry = FakeRegistry()
@@ -28,7 +28,7 @@ def test_areas_of_the_kernel_outlive_a_mount_that_fails(
     monkeypatch.setattr(store, "Registry", registry)
     monkeypatch.setattr(store, "DEVICE", "/dev/null")
     monkeypatch.setattr(store, "_mounted",
-                        refused if fails_at == "the directories" else lambda *_: None)
+                        refused if fails_at == "the directories" else lambda *_, **_named: None)
     monkeypatch.setattr(store, "prepare_directories", lambda *_: None)
     monkeypatch.setattr(keeper.mounts, "mount_fuse", refused)
     (tmp_path / "mnt").mkdir()
