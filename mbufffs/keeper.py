@@ -43,7 +43,7 @@ BACKOFF = 0.05  # seconds before the second of them, doubled each time
 class Settings:
     """What a mount is to be; the command line's options after parsing.
 
-    `limit` in bytes, None for the default: half of the memory. `huge`: large pages where they fit.
+    `limit` in bytes, None for the default: half of the memory. `huge`: huge pages where they fit.
     """
 
     mountpoint: str

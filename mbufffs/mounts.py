@@ -201,7 +201,7 @@ def _tmpfs_options(limit: int | None, huge: bool) -> str:
 def mount_tmpfs(target: Path, limit: int | None, *, huge: bool = True) -> bool:
     """Mounts the private tmpfs of the areas; returns whether its pages are locked to memory.
 
-    `limit` in bytes, None for the kernel's default, half of the memory. `huge`: large pages, where
+    `limit` in bytes, None for the kernel's default, half of the memory. `huge`: huge pages, where
     an area fills them and the kernel has them. noswap came with kernel 6.4; inode numbers of 32
     bits leave the upper half of a node id to the inode's generation (backends/nodes.py).
     """

@@ -77,7 +77,7 @@ def mount(
     \b
     Mount options:
       nopassthrough    serve through the page cache, as kernels before 6.9 do
-      nohuge           no page larger than the smallest, however large an area
+      nohuge           small pages only, however large an area
       nonempty         mount over a directory that has files
       allow_other      let other users in, as their rights say (root: default)
       noallow_other    keep other users out

@@ -119,7 +119,7 @@ def test_fallocate_grows_keeps_size_and_punches(mounted: Mounted) -> None:
 def test_posix_fallocate_allocates(mounted: Mounted) -> None:
     with (mounted.path / "a").open("wb") as file:
         os.posix_fallocate(file.fileno(), 4096, 1 << 20)
-        # One large page can be what holds all of it, and the hole before.
+        # One huge page can be what holds all of it, and the hole before.
         assert 0 <= os.fstat(file.fileno()).st_blocks * 512 - (1 << 20) <= 4096
 
 

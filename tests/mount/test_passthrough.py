@@ -355,7 +355,7 @@ def test_rounds_of_create_write_unlink_grow_nothing(
 
 def test_a_gigabyte_being_allocated_holds_nobody_up(new_mount: Callable[..., Mounted]) -> None:
     """While one client allocates, others do whole rounds; counted, not timed."""
-    mounted = new_mount(huge=False)  # large pages are there before one round is over
+    mounted = new_mount(huge=False)  # huge pages are there before one round is over
     done = threading.Event()
 
     def allocate() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Areas in large pages: mappings have less to do, and what is given back is given back."""
+"""Areas in huge pages: mappings have less to do, and what is given back is given back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL_FAULTS = SIZE // PAGE // 16  # the kernel maps up to 16 pages around one t
 
 pytestmark = [needs_root, pytest.mark.skipif(
     not Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled").exists(),
-    reason="the kernel has no large pages")]
+    reason="this kernel has no huge pages for shared memory")]
 
 
 def faults(path: Path) -> int:
@@ -42,7 +42,7 @@ def make(path: Path) -> None:
         os.posix_fallocate(file.fileno(), 0, SIZE)
 
 
-def test_a_mapping_has_as_few_faults_as_one_of_a_tmpfs_with_large_pages(
+def test_a_mapping_has_as_few_faults_as_one_of_a_tmpfs_with_huge_pages(
         mounted: Mounted, tmp_path: Path) -> None:
     make(mounted.path / "a")
     run("mount", "-t", "tmpfs", "-o", "huge=within_size", "mbufffs-test", tmp_path)
@@ -73,7 +73,7 @@ def test_nohuge_is_for_the_mount_that_has_it(new_mount: Callable[..., Mounted]) 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["", "mapped"])
 @pytest.mark.parametrize("punched", [False, True], ids=["cut", "punched"])
-def test_a_part_of_a_large_page_is_given_back(mounted: Mounted, punched: bool,
+def test_a_part_of_a_huge_page_is_given_back(mounted: Mounted, punched: bool,
                                               mapped: bool) -> None:
     path = mounted.path / "a"
     path.write_bytes(b"x" * 4 * MIB)
