@@ -79,4 +79,6 @@ def ours(limit: int | None, backend: str = "shmem") -> Iterator[tuple[Place, Sta
             yield Place("mbufffs", mountpoint), state_of(str(mountpoint))
         finally:
             discard = [] if backend == "device" else ["--discard"]
+            here = os.getcwd()
             umount.main([str(mountpoint), "--lazy", *discard], standalone_mode=False)
+            os.chdir(here)  # that command leaves it

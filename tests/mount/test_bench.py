@@ -9,6 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from mbufffs.bench import places
 from mbufffs.bench.measures import QUICK
 from mbufffs.state import escaped, runtime_directory
 
@@ -26,3 +29,11 @@ def test_a_look_at_this_machine_leaves_nothing(tmp_path: Path) -> None:
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
     assert not [state for state in runtime_directory().glob("*")
                 if state.name.startswith(escaped(str(tmp_path)))]
+
+
+def test_a_mount_that_is_measured_leaves_the_working_directory_as_it_is(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with places.ours(64 << 20 if os.geteuid() == 0 else None, "shmem"):
+        pass
+    assert Path.cwd() == tmp_path
