@@ -94,7 +94,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
 
     places = [place for place in dict.fromkeys(
         place for result in results for place in result.figures) if place != "tmpfs"]
-    figure, axes = pyplot.subplots(figsize=(9, 0.32 * len(results) + 1.2), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 0.3 * len(results) + 1.5), layout="constrained")
     for place in places:
         rows, values = [], []
         for row, result in enumerate(results):
@@ -104,13 +104,15 @@ def plot(results: Sequence[Result], path: Path) -> None:
                 values.append(1 / ratio if result.unit == "GB/s" else ratio)
         own = place == "mbufffs"
         axes.plot(values, rows, "o" if own else "|", markersize=7 if own else 10,
-                  markeredgewidth=2, label=place, zorder=3 if own else 2)
+                  markeredgewidth=2, label=place, zorder=3 if own else 2,
+                  color="black" if own else None)
     axes.axvline(1, color="grey", linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(results)), [result.measure for result in results])
     axes.invert_yaxis()
+    axes.margins(y=0.01)
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("time as a multiple of tmpfs's in the same run, median; less is better")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=5)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
