@@ -6,8 +6,13 @@ MBUFF_DIR=${MBUFF_DIR:-/mnt/mbuff}
 export MBUFF_DIR
 cd "$MBUFF_DIR"
 
+bold='' plain=''
+if [ -t 1 ]; then
+	bold=$(printf '\033[1m') plain=$(printf '\033[0m')
+fi
+
 step() {
-	printf '\n\033[1m$ %s\033[0m\n' "$*"
+	printf '\n%s$ %s%s\n' "$bold" "$*" "$plain"
 	sh -c "$*"
 }
 
