@@ -190,11 +190,11 @@ def mount_fuse(mountpoint: str, options: list[str]) -> int:
         return fds[0]
 
 
-def _tmpfs_options(limit: int | None, huge: bool) -> str:
-    options = f",size={limit}" if limit is not None else ""
+def _tmpfs_options(limit: int | None, huge: bool) -> list[str]:
+    options = [f"size={limit}"] if limit is not None else []
     # Kernels that cannot have huge pages refuse the option.
     if Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled").exists():
-        options += ",huge=within_size" if huge else ",huge=never"
+        options.append("huge=within_size" if huge else "huge=never")
     return options
 
 
@@ -205,7 +205,7 @@ def mount_tmpfs(target: Path, limit: int | None, *, huge: bool = True) -> bool:
     an area fills them and the kernel has them. noswap came with kernel 6.4; inode numbers of 32
     bits leave the upper half of a node id to the inode's generation (backends/nodes.py).
     """
-    base = "mode=0700,nr_inodes=0,inode32" + _tmpfs_options(limit, huge)
+    base = ",".join(["mode=0700", "nr_inodes=0", "inode32", *_tmpfs_options(limit, huge)])
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     try:
         mount(SOURCE, str(target), "tmpfs", flags, base + ",noswap")
@@ -224,7 +224,7 @@ def change_tmpfs(target: Path, limit: int | None, *, huge: bool) -> None:
     """
     try:
         mount(SOURCE, str(target), "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC,
-              _tmpfs_options(limit, huge))
+              ",".join(_tmpfs_options(limit, huge)))
     except OSError as error:
         if error.errno != errno.EINVAL or limit is None:
             raise

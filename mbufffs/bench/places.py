@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mbufffs.cli.umount import umount
+from mbufffs.cli.umount import end_mount
 from mbufffs.keeper import Settings, start
 from mbufffs.state import State, state_of
 
@@ -78,7 +78,4 @@ def ours(limit: int | None, backend: str = "shmem") -> Iterator[tuple[Place, Sta
         try:
             yield Place("mbufffs", mountpoint), state_of(str(mountpoint))
         finally:
-            discard = [] if backend == "device" else ["--discard"]
-            here = os.getcwd()
-            umount.main([str(mountpoint), "--lazy", *discard], standalone_mode=False)
-            os.chdir(here)  # that command leaves it
+            end_mount(str(mountpoint), lazy=True, discard=backend != "device")

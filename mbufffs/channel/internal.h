@@ -76,13 +76,6 @@ struct poller {
 #define FORGOTTEN_MAX 64       /* nodes that one message tells of */
 #define BACKINGS_LOST_MAX 4096 /* a wider gap is no gap: the kernel's count has come round */
 
-/*
- * Threads: the device thread reads the kernel's messages, the server thread reads the servers'
- * and keeps the time, the worker does jobs. One lock guards everything below it; it is never held
- * over a call that may block: sends to the server are non-blocking, and writing a reply to the
- * device only wakes its waiter. Notifications may wait for locks that a client holds who waits for
- * the server, and closing a backing id may free gigabytes: these are jobs.
- */
 /* A message that is still being filled; batch.count are in it. */
 struct forgotten {
 	struct fuse_in_header header;
@@ -90,6 +83,13 @@ struct forgotten {
 	struct fuse_forget_one nodes[FORGOTTEN_MAX];
 };
 
+/*
+ * Threads: the device thread reads the kernel's messages, the server thread reads the servers'
+ * and keeps the time, the worker does jobs. One lock guards everything below it; it is never held
+ * over a call that may block: sends to the server are non-blocking, and writing a reply to the
+ * device only wakes its waiter. Notifications may wait for locks that a client holds who waits for
+ * the server, and closing a backing id may free gigabytes: these are jobs.
+ */
 struct channel {
 	struct channel_settings set;
 	int event, wake; /* eventfds: to the caller; to the server thread */

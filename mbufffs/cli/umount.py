@@ -48,6 +48,11 @@ def umount(mountpoint: str, lazy: bool, discard: bool, store: str | None) -> Non
     """
     path = mounts.resolved(mountpoint)
     os.chdir("/")  # our own working directory must not be what keeps the mount busy
+    end_mount(path, lazy=lazy, discard=discard, store=store)
+
+
+def end_mount(path: str, *, lazy: bool, discard: bool, store: str | None = None) -> None:
+    """What the command does; `path` is resolved."""
     state = _state(path, store)
     mount = mounts.mount_at(path)
     if mount is not None and mount.fstype != mounts.FSTYPE:

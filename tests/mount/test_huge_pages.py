@@ -38,7 +38,6 @@ def faults(path: Path) -> int:
 
 def make(path: Path) -> None:
     with path.open("wb") as file:
-        os.ftruncate(file.fileno(), SIZE)
         os.posix_fallocate(file.fileno(), 0, SIZE)
 
 
@@ -71,10 +70,16 @@ def test_nohuge_is_for_the_mount_that_has_it(new_mount: Callable[..., Mounted]) 
     assert (mounted.path / "a").stat().st_size == SIZE
 
 
+def test_a_hole_may_have_memory_within_a_huge_page(mounted: Mounted) -> None:
+    with (mounted.path / "a").open("wb") as file:
+        os.posix_fallocate(file.fileno(), PAGE, MIB)
+        assert 0 <= os.fstat(file.fileno()).st_blocks * 512 - MIB <= PAGE
+
+
 @pytest.mark.parametrize("mapped", [False, True], ids=["", "mapped"])
 @pytest.mark.parametrize("punched", [False, True], ids=["cut", "punched"])
 def test_a_part_of_a_huge_page_is_given_back(mounted: Mounted, punched: bool,
-                                              mapped: bool) -> None:
+                                             mapped: bool) -> None:
     path = mounted.path / "a"
     path.write_bytes(b"x" * 4 * MIB)
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 4 * MIB) as mapping:
