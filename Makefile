@@ -15,7 +15,7 @@ KERNEL_PACKAGES := busybox-static gcc gcc-aarch64-linux-gnu kmod lib32gcc-12-dev
 DEBUG_KERNEL_PACKAGES := bc bison flex libelf-dev libssl-dev
 CHECK_PACKAGES := clang-format shellcheck
 MOUNTPOINT ?= /mnt/mbuff
-C_SOURCES := $(wildcard mbufffs/channel/*.[ch] mbufffs/backends/*.c mbufffs/bench/*.c)
+C_SOURCES := $(wildcard mbufffs/channel/*.[ch] mbufffs/backends/*.[ch] mbufffs/bench/*.c)
 
 # The kernel that `make kmod` builds for, by its headers; what is built lies in build/kmod.
 KDIR ?= /lib/modules/$(shell uname -r)/build

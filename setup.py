@@ -43,15 +43,15 @@ setup(
         Extension(
             "mbufffs.channel._channel",
             ["mbufffs/channel/module.c", "mbufffs/channel/channel.c", "mbufffs/channel/device.c",
-             "mbufffs/channel/server.c", "mbufffs/channel/edit.c", "mbufffs/channel/known.c",
-             "mbufffs/channel/table.c"],
+             "mbufffs/channel/server.c", "mbufffs/channel/edit.c", "mbufffs/channel/granted.c",
+             "mbufffs/channel/changes.c", "mbufffs/channel/table.c"],
             depends=["mbufffs/channel/channel.h", "mbufffs/channel/protocol.h",
-                     "mbufffs/channel/internal.h"],
+                     "mbufffs/channel/internal.h", "mbufffs/backends/handle.h"],
             extra_compile_args=warnings,
             extra_link_args=["-pthread"],
         ),
         Extension("mbufffs.backends._store", ["mbufffs/backends/store.c"],
-                  extra_compile_args=warnings),
+                  depends=["mbufffs/backends/handle.h"], extra_compile_args=warnings),
         # No module for Python, but a library: loops.py calls it by ctypes.
         Extension("mbufffs.bench._loops", ["mbufffs/bench/loops.c"], extra_compile_args=warnings),
     ]

@@ -23,13 +23,13 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields
 
-from mbufffs.ahead import FOREVER, Ahead
 from mbufffs.backends import SECRETS, Attributes, Backend, Caller, Change
 from mbufffs.backends.shmem import LARGE
 from mbufffs.channel import (
     FALLOCATE_NAME,
     FALLOCATE_WORDS,
     FORGET_DONE,
+    FORGET_HIDDEN,
     FORGET_OPEN,
     FORGET_UNOPENED,
     ask_message,
@@ -41,6 +41,7 @@ from mbufffs.waiters import Waiters
 
 log = logging.getLogger(__name__)
 
+FOREVER = 3600.0  # seconds; all changes come through the mount, so the kernel may believe its cache
 PREFIX = b"user.mbuff."
 KIND_NAME = PREFIX + b"kind"
 ASKING = 1.0  # seconds within which the channel tells whether a removed area is open
@@ -146,7 +147,6 @@ class Operations(pyfuse3.Operations):
         self._removals: dict[int, _Removal] = {}
         self._device = device
         self._turns: dict[int, tuple[trio.Lock, list[None]]] = {}
-        self._ahead = Ahead(backend, tell)
         self._removed = -math.inf  # when an area was removed last, in trio's time
         self._freed = -math.inf  # when the memory of all forgotten areas is back
 
@@ -162,7 +162,6 @@ class Operations(pyfuse3.Operations):
                 raise FUSEError(errno.ESTALE)
             return _entry(found)
         except FileNotFoundError:
-            self._ahead.missed(parent_inode)
             # Node 0: the kernel remembers that there is no such name.
             missing = EntryAttributes()
             missing.st_ino = 0
@@ -172,9 +171,8 @@ class Operations(pyfuse3.Operations):
     @handler
     async def create(self, parent_inode: int, name: bytes, mode: int, flags: int,
                      ctx: RequestContext) -> tuple[FileInfo, EntryAttributes]:
-        with self._ahead.changing(parent_inode):
-            found, made = self._backend.create(parent_inode, name, mode, _caller(ctx),
-                                               exclusive=bool(flags & os.O_EXCL))
+        found, made = self._backend.create(parent_inode, name, mode, _caller(ctx),
+                                           exclusive=bool(flags & os.O_EXCL))
         if not made:
             # The kernel asks no rights of whom it takes for the maker; so it looks up again.
             raise FUSEError(errno.ESTALE)
@@ -183,39 +181,33 @@ class Operations(pyfuse3.Operations):
     @handler
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int,
                     ctx: RequestContext) -> EntryAttributes:
-        with self._ahead.changing(parent_inode):
-            return _entry(self._backend.mknod(parent_inode, name, mode, rdev, _caller(ctx)))
+        return _entry(self._backend.mknod(parent_inode, name, mode, rdev, _caller(ctx)))
 
     @handler
     async def mkdir(self, parent_inode: int, name: bytes, mode: int,
                     ctx: RequestContext) -> EntryAttributes:
-        with self._ahead.changing(parent_inode):
-            return _entry(self._backend.mkdir(parent_inode, name, mode, _caller(ctx)))
+        return _entry(self._backend.mkdir(parent_inode, name, mode, _caller(ctx)))
 
     @handler
     async def symlink(self, parent_inode: int, name: bytes, target: bytes,
                       ctx: RequestContext) -> EntryAttributes:
-        with self._ahead.changing(parent_inode):
-            return _entry(self._backend.symlink(parent_inode, name, target, _caller(ctx)))
+        return _entry(self._backend.symlink(parent_inode, name, target, _caller(ctx)))
 
     @handler
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes,
                    ctx: RequestContext) -> EntryAttributes:
-        with self._ahead.changing(new_parent_inode):
-            return _entry(self._backend.link(inode, new_parent_inode, new_name, _caller(ctx)))
+        return _entry(self._backend.link(inode, new_parent_inode, new_name, _caller(ctx)))
 
     @handler
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         self._removed = trio.current_time()
         self._hidden_large = None
-        with self._ahead.changing(parent_inode):
-            self._backend.unlink(parent_inode, name, _caller(ctx))
+        self._backend.unlink(parent_inode, name, _caller(ctx))
         await self._give_back()
 
     @handler
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        with self._ahead.changing(parent_inode):
-            self._backend.rmdir(parent_inode, name, _caller(ctx))
+        self._backend.rmdir(parent_inode, name, _caller(ctx))
 
     @handler
     async def rename(self, parent_inode_old: int, name_old: bytes, parent_inode_new: int,
@@ -223,9 +215,8 @@ class Operations(pyfuse3.Operations):
         self._removed = trio.current_time()  # maybe: of what is replaced
         self._hidden_large = None
         flags, tag = split_exchange(flags & 0xFFFFFFFF)
-        with self._ahead.changing(*{parent_inode_old, parent_inode_new}):
-            self._backend.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags,
-                                 tag, _caller(ctx))
+        self._backend.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags,
+                             tag, _caller(ctx))
         await self._give_back()
 
     # What is not done through the mount: the kernel is told to ask again.
@@ -279,7 +270,7 @@ class Operations(pyfuse3.Operations):
     def _on_hidden(self, node: int, size: int) -> None:
         if size >= LARGE:
             self._hidden_large = node
-        self._ahead.tell(watch_message([node]))
+        self._tell(watch_message([node]))
 
     async def _give_back(self) -> None:
         """Frees what was just removed before rm(1) returns, as tmpfs does, if nobody has it open.
@@ -378,6 +369,8 @@ class Operations(pyfuse3.Operations):
         for node, answer in inode_list:
             if answer == FORGET_DONE:
                 self._waiters.forget(node)
+            if answer == FORGET_HIDDEN:
+                self._backend.hidden_by_channel(node)
             if node in self._removals:
                 self._removals[node].answer = answer
                 self._removals[node].answered.set()

@@ -20,7 +20,7 @@ import pyfuse3
 import trio
 
 from mbufffs.backends import Backend
-from mbufffs.channel import watch_message
+from mbufffs.channel import grant_message, watch_message
 from mbufffs.operations import Operations
 
 PR_SET_PDEATHSIG = 1
@@ -72,6 +72,8 @@ def main() -> int:
     operations = Operations(backend, tell, arguments.device)
     for node in backend.hidden():
         tell(watch_message([node]))
+    if backend.granted:
+        tell(grant_message(backend.granted))
     pyfuse3.init(operations, f"/dev/fd/{arguments.socket}", set())
     try:
         trio.run(_serve, operations)

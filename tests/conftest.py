@@ -134,8 +134,13 @@ def _is_left(name: str) -> bool:
 
 def _take_down_leftovers() -> None:
     for mount in list(mounts.mount_table()):
-        if _is_left(mount.mountpoint) and mount.fstype == mounts.FSTYPE:
+        if not _is_left(mount.mountpoint):
+            continue
+        if mount.fstype == mounts.FSTYPE:
             take_down(state_of(mount.mountpoint))
+        elif mount.fstype == "tmpfs" and runtime_directory() not in Path(mount.mountpoint).parents:
+            mounts.unmount(mount.mountpoint, lazy=True)  # what a mount was compared with
+            Path(mount.mountpoint).rmdir()
     if runtime_directory().is_dir():
         for left in runtime_directory().iterdir():
             if _is_left(left.name):

@@ -59,7 +59,7 @@ class Backend(Protocol):
     name: str
     locked: bool  # whether pages are never swapped out
     page_cache: bool  # whether the mount may keep copies of bytes, without passthrough
-    sole: bool  # directories change by this backend's methods alone, and go only as on_hidden tells
+    granted: int  # bytes that plain areas have less of which the channel may change; 0: it asks
 
     # Names. FileNotFoundError, FileExistsError and so on as open(2) and its kin.
     def lookup(self, parent: int, name: bytes) -> Attributes: ...
@@ -80,12 +80,6 @@ class Backend(Protocol):
     def rename(self, parent: int, name: bytes, newparent: int, newname: bytes, flags: int,
                tag: int, caller: Caller) -> None:
         """`tag`: the number by which an exchange that is asked again is known."""
-        ...
-    def names(self, node: int, most: int) -> list[bytes] | None:
-        """All names of a directory without its own two, None if there are more than `most`.
-
-        Leaves no trace in the time of last access. Of a sole backend only.
-        """
         ...
     def entries(self, node: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:
         """Names from `offset` on, "." and ".." among them, with the offset behind each."""
@@ -122,6 +116,9 @@ class Backend(Protocol):
         ...
     def hidden(self) -> list[int]:
         """Removed areas that the kernel may still know."""
+        ...
+    def hidden_by_channel(self, node: int) -> None:
+        """The channel has removed an area by what it was granted; `forget` tells of its end."""
         ...
 
     # Descriptors and bytes. The caller closes what open returns.

@@ -62,7 +62,7 @@ class DeviceBackend:
     name = "device"
     locked = True
     page_cache = False  # others write too: kernel modules through the areas' address
-    sole = False
+    granted = 0  # areas come and go by kernel modules, too
 
     def __init__(self, registry: Registry, events: int, store: Path) -> None:
         """`events`: of the same open /dev/mbuff, with what an earlier server has not taken in."""
@@ -504,6 +504,9 @@ class DeviceBackend:
     def hidden(self) -> list[int]:
         held = (AREA | found.id for _, found in self._registry.areas(held=True))
         return sorted([*self._tree.hidden(), *held])
+
+    def hidden_by_channel(self, node: int) -> None:  # noqa: ARG002
+        raise AssertionError("nothing is granted")
 
     # Descriptors and bytes
 

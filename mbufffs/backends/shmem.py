@@ -11,9 +11,9 @@ of them is a critical section.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
-import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -80,13 +80,14 @@ class ShmemBackend:
         self._areas, self._hidden_directory, notes = (
             os.open(store / part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for part in _PARTS)
         self._notes = Notes(notes)
-        # Without root's rights, what is removed may be gone at once.
-        self.sole = self._privileged = os.geteuid() == 0
+        self._privileged = os.geteuid() == 0
+        self.granted = 0
         self._nodes: Nodes
         try:
             if not handles:
                 raise _error(errno.EOPNOTSUPP)
             self._nodes = HandleNodes(self._areas)
+            self.granted = LARGE
         except OSError:
             self._nodes = PathNodes(self._areas, self._hidden_directory)
         self._stable_offsets = listing.offsets_are_stable(notes)
@@ -338,16 +339,6 @@ class ShmemBackend:
             return
         rename_at(old, name, new, newname, RENAME_EXCHANGE)
 
-    def names(self, node: int, most: int) -> list[bytes] | None:
-        directory = self._nodes.open(node, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME)
-        try:
-            found = [name for name, _ in itertools.islice(
-                listing.names(directory, 0, stable=self._stable_offsets), most + 3)]
-        finally:
-            os.close(directory)
-        return None if len(found) > most + 2 else [
-            name for name in found if name not in (b".", b"..")]
-
     def entries(self, node: int, offset: int) -> Iterator[tuple[bytes, Attributes, int]]:
         directory = self._nodes.open(node, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -420,13 +411,17 @@ class ShmemBackend:
             last = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC,
                            dir_fd=self._hidden_directory)
         except FileNotFoundError:
-            return None  # an earlier server has done it
-        if stat.S_ISDIR(os.fstat(last).st_mode):
-            os.rmdir(name, dir_fd=self._hidden_directory)
-        else:
-            os.unlink(name, dir_fd=self._hidden_directory)
+            return None  # an earlier server has done it, or the channel
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.fstat(last).st_mode):
+                os.rmdir(name, dir_fd=self._hidden_directory)
+            else:
+                os.unlink(name, dir_fd=self._hidden_directory)
         self._nodes.forget(node)
         return last
+
+    def hidden_by_channel(self, node: int) -> None:
+        self._hidden.add(node)
 
     def empty(self, node: int) -> int | None:
         fd = os.open(b"%d" % node, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC,

@@ -9,52 +9,29 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* tmpfs makes handles of this kind: generation, low and high half of the inode number. */
-#define TMPFS_HANDLE_TYPE 1
-
-union handle {
-	struct file_handle head;
-	struct {
-		uint32_t bytes;
-		int32_t type;
-		uint32_t generation, low, high;
-		uint32_t room[29];
-	} tmpfs;
-};
+#include "handle.h"
 
 static PyObject *node_at(PyObject *self, PyObject *args)
 {
-	union handle handle = { .tmpfs.bytes = 128 - 8 };
 	const char *name;
-	int directory, mount, failed;
+	uint64_t node;
+	int directory;
 
 	if (!PyArg_ParseTuple(args, "iy", &directory, &name))
 		return NULL;
-	failed =
-		name_to_handle_at(directory, name, &handle.head, &mount, *name ? 0 : AT_EMPTY_PATH);
-	if (failed)
+	if (handle_of(directory, name, &node))
 		return PyErr_SetFromErrno(PyExc_OSError);
-	/* An inode number that needs the high half leaves no room for the generation. */
-	if (handle.tmpfs.bytes != 12 || handle.tmpfs.type != TMPFS_HANDLE_TYPE ||
-	    handle.tmpfs.high) {
-		errno = EOPNOTSUPP;
-		return PyErr_SetFromErrno(PyExc_OSError);
-	}
-	return PyLong_FromUnsignedLongLong((uint64_t)handle.tmpfs.generation << 32 |
-					   handle.tmpfs.low);
+	return PyLong_FromUnsignedLongLong(node);
 }
 
 static PyObject *open_node(PyObject *self, PyObject *args)
 {
 	unsigned long long node;
-	union handle handle = { .tmpfs.bytes = 12, .tmpfs.type = TMPFS_HANDLE_TYPE };
-	int mount, flags, fd;
+	int store, flags, fd;
 
-	if (!PyArg_ParseTuple(args, "iKi", &mount, &node, &flags))
+	if (!PyArg_ParseTuple(args, "iKi", &store, &node, &flags))
 		return NULL;
-	handle.tmpfs.generation = (uint32_t)(node >> 32);
-	handle.tmpfs.low = (uint32_t)node;
-	fd = open_by_handle_at(mount, &handle.head, flags | O_CLOEXEC);
+	fd = handle_open(store, node, flags);
 	if (fd < 0)
 		return PyErr_SetFromErrno(PyExc_OSError);
 	return PyLong_FromLong(fd);
@@ -136,7 +113,7 @@ static PyObject *entries(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
 	{ "node_at", node_at, METH_VARARGS, "node_at(dirfd, name) -> the node id of a name" },
-	{ "open_node", open_node, METH_VARARGS, "open_node(mountfd, node, flags) -> descriptor" },
+	{ "open_node", open_node, METH_VARARGS, "open_node(storefd, node, flags) -> descriptor" },
 	{ "rename_at", rename_at, METH_VARARGS, "renameat2(2)" },
 	{ "allocate", allocate, METH_VARARGS, "allocate(fd, mode, offset, length): fallocate(2)" },
 	{ "entries", entries, METH_VARARGS, "entries(fd, offset, size) -> [(name, next offset)]" },

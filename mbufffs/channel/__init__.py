@@ -6,14 +6,13 @@ The channel itself is C (channel.h tells what it does). The constants stand in p
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import Any
 
 from mbufffs.channel._channel import Channel
 
-__all__ = ["FALLOCATE_NAME", "Channel", "ask_message", "attributes_message", "messages",
-           "names_message", "split_exchange", "watch_message"]
+__all__ = ["FALLOCATE_NAME", "Channel", "ask_message", "grant_message", "messages",
+           "split_exchange", "watch_message"]
 
 FALLOCATE_NAME = b"user.mbuff.fallocate"
 FALLOCATE_WORDS = struct.Struct("=QQQ")  # offset, length, mode
@@ -21,18 +20,14 @@ FALLOCATE_WORDS = struct.Struct("=QQQ")  # offset, length, mode
 _EXCHANGE_TAG_SHIFT = 8
 _PRIVATE_WATCH = 0x4D42
 _PRIVATE_ASK = 0x4D43
-_PRIVATE_ATTRIBUTES = 0x4D44
-_PRIVATE_NAMES = 0x4D45
+_PRIVATE_GRANT = 0x4D44
 
 # What the count of a FORGET says to the server.
 FORGET_UNOPENED = 0
 FORGET_DONE = 1
 FORGET_OPEN = 2
+FORGET_HIDDEN = 3
 _HEADER = struct.Struct("=IiQ")  # fuse_out_header
-_ATTRIBUTES = struct.Struct("=QQII6Q10I")  # node, fuse_attr_out
-_SECOND = 10**9  # nanoseconds
-_U64 = (1 << 64) - 1
-_BLOCK = 4096  # bytes; what pyfuse3 says of every file
 
 # linux/fuse.h, enum fuse_opcode
 _OPCODES = {
@@ -72,21 +67,9 @@ def ask_message(node: int) -> bytes:
     return _HEADER.pack(_HEADER.size + 8, _PRIVATE_ASK, 0) + struct.pack("=Q", node)
 
 
-def attributes_message(node: int, found: os.stat_result, links: int, valid: int) -> bytes:
-    """What the channel is to answer about directory `node`, for `valid` seconds each time."""
-    atime, atime_ns = divmod(found.st_atime_ns, _SECOND)
-    mtime, mtime_ns = divmod(found.st_mtime_ns, _SECOND)
-    ctime, ctime_ns = divmod(found.st_ctime_ns, _SECOND)
-    return _HEADER.pack(_HEADER.size + _ATTRIBUTES.size, _PRIVATE_ATTRIBUTES, 0) + _ATTRIBUTES.pack(
-        node, valid, 0, 0, node, found.st_size, found.st_blocks, atime & _U64, mtime & _U64,
-        ctime & _U64, atime_ns, mtime_ns, ctime_ns, found.st_mode, links, found.st_uid,
-        found.st_gid, found.st_rdev, _BLOCK, 0)
-
-
-def names_message(directory: int, names: list[bytes]) -> bytes:
-    """That these are all names of `directory`: any other is missing, until one is made."""
-    body = struct.pack("=Q", directory) + b"".join(name + b"\0" for name in names)
-    return _HEADER.pack(_HEADER.size + len(body), _PRIVATE_NAMES, 0) + body
+def grant_message(limit: int) -> bytes:
+    """Lets the channel look into the store, and change plain areas of less than `limit` bytes."""
+    return _HEADER.pack(_HEADER.size + 8, _PRIVATE_GRANT, 0) + struct.pack("=Q", limit)
 
 
 def split_exchange(flags: int) -> tuple[int, int]:

@@ -81,6 +81,18 @@ int answer(struct channel *channel, uint64_t unique, int error, const void *body
 	return writev(channel->set.device, parts, length ? 2 : 1) < 0 ? -errno : 0;
 }
 
+int answered(struct channel *channel, const struct fuse_in_header *header, int error,
+	     const void *body, size_t length)
+{
+	/* Counted first: whoever sees the answer may ask for the counters next. */
+	if (header->opcode < CHANNEL_OPCODES) {
+		pthread_mutex_lock(&channel->lock);
+		channel->count.answered[header->opcode]++;
+		pthread_mutex_unlock(&channel->lock);
+	}
+	return answer(channel, header->unique, error, body, length);
+}
+
 /* Nodes. */
 
 struct node *node_find(struct channel *channel, uint64_t id)
@@ -169,6 +181,37 @@ static void tell_forgotten_later(struct channel *channel, uint64_t id)
 		flush_forgotten(channel);
 }
 
+static void queue_job(struct channel *channel, struct job *job)
+{
+	job->after = NULL;
+	*channel->jobs_end = job;
+	channel->jobs_end = &job->after;
+	pthread_cond_signal(&channel->work);
+}
+
+/* What is left to do when the kernel has forgotten a node. L */
+static void queue_end(struct channel *channel, const struct node *node)
+{
+	struct job *job;
+
+	if (!node->backing && !node->hidden)
+		return;
+	job = calloc(1, sizeof(*job));
+	if (!job)
+		return; /* the file stays: in the kernel until the mount goes, or for the next
+			   server */
+	/* First the close: the memory of a removed area is to be back when its name goes. */
+	job->close = node->backing;
+	if (node->hidden)
+		channel->removed = job->drop = node->entry.key;
+	if (node->hidden && !node->reopened) {
+		job->after = channel->light;
+		channel->light = job;
+	} else {
+		queue_job(channel, job);
+	}
+}
+
 void node_forget(struct channel *channel, uint64_t id, uint64_t lookups)
 {
 	struct node *node = node_find(channel, id);
@@ -180,14 +223,11 @@ void node_forget(struct channel *channel, uint64_t id, uint64_t lookups)
 		return;
 	}
 	table_remove(&channel->nodes, &node->entry);
-	/* First the close: the memory of a removed area is to be back when its name goes. */
-	if (node->backing) {
+	if (node->backing)
 		channel->count.backing--;
-		queue_close(channel, node->backing);
-	}
+	queue_end(channel, node);
 	if (node->watched)
 		tell_forgotten_later(channel, id);
-	known_drop(node);
 	free(node);
 }
 
@@ -200,14 +240,6 @@ void node_released(struct channel *channel, uint64_t id)
 }
 
 /* Jobs. */
-
-static void queue_job(struct channel *channel, struct job *job)
-{
-	job->after = NULL;
-	*channel->jobs_end = job;
-	channel->jobs_end = &job->after;
-	pthread_cond_signal(&channel->work);
-}
 
 void queue_close(struct channel *channel, int32_t backing)
 {
@@ -259,6 +291,34 @@ void wake_pollers(struct channel *channel)
 	}
 }
 
+/* Frees it. */
+static void do_job(struct channel *channel, struct job *job)
+{
+	if (job->length)
+		write_device(channel, job->notification, job->length);
+	if (job->close)
+		channel->set.close_backing(channel->set.context, job->close);
+	if (job->drop)
+		granted_drop(channel, job->drop);
+	free(job);
+}
+
+void do_light_jobs(struct channel *channel)
+{
+	for (;;) {
+		struct job *job;
+
+		pthread_mutex_lock(&channel->lock);
+		job = channel->light;
+		if (job)
+			channel->light = job->after;
+		pthread_mutex_unlock(&channel->lock);
+		if (!job)
+			break;
+		do_job(channel, job);
+	}
+}
+
 static void *worker_loop(void *argument)
 {
 	struct channel *channel = argument;
@@ -277,14 +337,10 @@ static void *worker_loop(void *argument)
 		channel->jobs = job->after;
 		if (!channel->jobs)
 			channel->jobs_end = &channel->jobs;
-		if (!job->close)
+		if (job->length)
 			channel->notifications--;
 		pthread_mutex_unlock(&channel->lock);
-		if (job->close)
-			channel->set.close_backing(channel->set.context, job->close);
-		else
-			write_device(channel, job->notification, job->length);
-		free(job);
+		do_job(channel, job);
 		pthread_mutex_lock(&channel->lock);
 	}
 	pthread_mutex_unlock(&channel->lock);
@@ -434,7 +490,6 @@ void channel_free(struct channel *channel)
 {
 	struct request *request, *after;
 	struct job *job;
-	size_t slot;
 
 	if (channel->started) {
 		pthread_join(channel->device_thread, NULL);
@@ -449,16 +504,14 @@ void channel_free(struct channel *channel)
 		channel->jobs = job->after;
 		free(job);
 	}
+	while ((job = channel->light)) {
+		channel->light = job->after;
+		free(job);
+	}
 	free(channel->init);
 	free(channel->device_message);
 	free(channel->server_message);
 	table_free(&channel->requests);
-	for (slot = 0; channel->nodes.slots && slot <= channel->nodes.mask; slot++) {
-		struct entry *entry;
-
-		for (entry = channel->nodes.slots[slot]; entry; entry = entry->next)
-			known_drop((struct node *)entry);
-	}
 	table_free(&channel->nodes);
 	table_free(&channel->pollers);
 	if (channel->server >= 0)

@@ -22,9 +22,12 @@ struct channel_settings {
 	uint32_t grace_ms;   /* how long an interrupted request may wait for its reply */
 	size_t keep_limit;   /* bytes of unanswered requests; more are refused with ENOMEM */
 	uint32_t deaths_max; /* servers at work that may die over one request before it gets EIO */
-	size_t names_max;    /* of a directory that are kept to know what is missing */
 	uint32_t forget_ms;  /* how long forgotten nodes may wait, to be told together */
-	/* Ends a backing id (an ioctl on the device); called from a thread of its own. */
+	/* The store's two directories, for what servers grant; the caller's. 0: there are none. */
+	int areas, hidden;
+	/* Begins a backing id (an ioctl on the device) for an open file: above 0, or -errno. */
+	int (*open_backing)(void *context, int fd);
+	/* Ends one; called from a thread of its own. */
 	void (*close_backing)(void *context, int32_t id);
 	void *context;
 };

@@ -8,20 +8,6 @@
 
 #include "internal.h"
 
-#define MISSING_SECONDS 3600 /* as FOREVER in operations.py: until it is made, or invalidated */
-
-static int answered(struct channel *channel, const struct fuse_in_header *header, int error,
-		    const void *body, size_t length)
-{
-	/* Counted first: whoever sees the answer may ask for the counters next. */
-	if (header->opcode < CHANNEL_OPCODES) {
-		pthread_mutex_lock(&channel->lock);
-		channel->count.answered[header->opcode]++;
-		pthread_mutex_unlock(&channel->lock);
-	}
-	return answer(channel, header->unique, error, body, length);
-}
-
 static void malformed(struct channel *channel)
 {
 	pthread_mutex_lock(&channel->lock);
@@ -51,6 +37,7 @@ static bool open_known(struct channel *channel, const struct fuse_in_header *hea
 	node = node_find(channel, header->nodeid);
 	if (node && node->backing && !node->emptied) {
 		node->opens++;
+		node->reopened = true;
 		reply.open_flags = OPEN_PASSTHROUGH | OPEN_NOFLUSH;
 		reply.backing_id = node->backing;
 	}
@@ -104,40 +91,6 @@ static bool reserved_attribute(struct channel *channel, const struct fuse_in_hea
 	if (strcmp(name, FALLOCATE_NAME) != 0)
 		return false;
 	answered(channel, header, -EPERM, NULL, 0);
-	return true;
-}
-
-/* What a server has told already. */
-
-static bool attributes_known(struct channel *channel, const struct fuse_in_header *header)
-{
-	const struct fuse_attr_out *known;
-	struct fuse_attr_out reply;
-
-	pthread_mutex_lock(&channel->lock);
-	known = known_attributes(channel, header->nodeid);
-	if (known)
-		reply = *known;
-	pthread_mutex_unlock(&channel->lock);
-	if (!known)
-		return false;
-	answered(channel, header, 0, &reply, sizeof(reply));
-	return true;
-}
-
-static bool name_missing(struct channel *channel, const struct fuse_in_header *header,
-			 const char *name)
-{
-	/* Node 0: the kernel remembers that there is no such name. */
-	const struct fuse_entry_out reply = { .entry_valid = MISSING_SECONDS };
-	bool missing;
-
-	pthread_mutex_lock(&channel->lock);
-	missing = known_missing(channel, header->nodeid, name);
-	pthread_mutex_unlock(&channel->lock);
-	if (!missing)
-		return false;
-	answered(channel, header, 0, &reply, sizeof(reply));
 	return true;
 }
 
@@ -255,7 +208,7 @@ static bool answered_here(struct channel *channel, const char *message, size_t l
 
 	switch (header->opcode) {
 	case FUSE_OPEN:
-		return open_known(channel, header, body);
+		return open_known(channel, header, body) || granted_open(channel, header, body);
 	case FUSE_OPENDIR:
 		open_directory(channel, header);
 		return true;
@@ -301,9 +254,18 @@ static bool answered_here(struct channel *channel, const char *message, size_t l
 		return reserved_attribute(channel, header, name);
 	case FUSE_LOOKUP:
 		name = name_at(message, length, sizeof(*header));
-		return name && name_missing(channel, header, name);
+		return name && granted_lookup(channel, header, name);
 	case FUSE_GETATTR:
-		return attributes_known(channel, header);
+		return granted_attributes(channel, header);
+	case FUSE_CREATE:
+		name = name_at(message, length, sizeof(*header) + sizeof(struct fuse_create_in));
+		return name && granted_create(channel, header, body, name);
+	case FUSE_SETATTR:
+		return length >= sizeof(*header) + sizeof(struct fuse_setattr_in) &&
+		       granted_resize(channel, header, body);
+	case FUSE_UNLINK:
+		name = name_at(message, length, sizeof(*header));
+		return name && granted_unlink(channel, header, name);
 	case FUSE_STATFS:
 		return statfs_without_server(channel, header);
 	default:
@@ -319,6 +281,24 @@ static bool wants_memory(uint32_t opcode)
 {
 	return opcode != FUSE_LOOKUP && opcode != FUSE_GETATTR && opcode != FUSE_UNLINK &&
 	       opcode != FUSE_RMDIR;
+}
+
+/* What the server must know, before this request, of what was done without it. L */
+static void tell_granted(struct channel *channel, const struct request *request)
+{
+	struct node *node = node_find(channel, request->node);
+
+	if (wants_memory(request->opcode)) {
+		if (channel->removed)
+			tell_forgotten(channel, channel->removed, FORGET_DONE);
+		channel->removed = 0;
+		flush_forgotten(channel);
+	}
+	if (node && node->hidden && channel->server >= 0) {
+		node->hidden = false;
+		node->watched = true;
+		tell_forgotten(channel, request->node, FORGET_HIDDEN);
+	}
 }
 
 /* Keeps the request until it has a reply, and sends it to the server if there is one. */
@@ -343,9 +323,7 @@ static void forward(struct channel *channel, char *message, size_t length)
 	else
 		request = request_make(message, length);
 	if (request) {
-		if (wants_memory(header->opcode))
-			flush_forgotten(channel);
-		known_sent(channel, request);
+		tell_granted(channel, request);
 		request_append(channel, request);
 		flush_requests(channel);
 	}
@@ -413,6 +391,7 @@ void *device_loop(void *argument)
 		if (length <= 0)
 			break;
 		from_kernel(channel, message, (size_t)length);
+		do_light_jobs(channel);
 	}
 	channel_end(channel);
 	return NULL;

@@ -43,7 +43,6 @@ struct request {
 	bool answered;	 /* the client has gone with EINTR: drop the reply, do not send again */
 	bool greeting;	 /* the kept INIT for a later server: the kernel must not see its reply */
 	bool replyless;	 /* a FORGET */
-	bool replaces;	 /* a RENAME whose new name may have been there */
 	_Alignas(uint64_t) char message[]; /* a header begins it */
 };
 
@@ -55,15 +54,16 @@ struct node {
 	int32_t backing; /* the backing id of all opens of this node, 0: none yet */
 	bool watched;	 /* the server wants to hear of its end */
 	bool emptied;	 /* the server was told that it is not open, and decides who may open it */
-	struct fuse_attr_out *attributes; /* of a directory, if they are known */
-	struct table *names;		  /* all that it has, if they are known */
+	bool hidden;	 /* removed by granted.c, and no server knows of that */
+	bool reopened;	 /* it was open then, or since: it may have grown */
 };
 
-/* Work that may block in the kernel and so has a thread of its own. */
+/* Work that may block in the kernel and so has a thread of its own. What is 0 is not to be done. */
 struct job {
 	struct job *after;
-	int32_t close; /* a backing id to end, or 0: */
-	uint32_t length;
+	int32_t close;	     /* a backing id to end */
+	uint64_t drop;	     /* a removed area that the kernel has forgotten, after that */
+	uint32_t length;     /* of: */
 	char notification[]; /* a message to write to the device */
 };
 
@@ -71,6 +71,7 @@ struct poller {
 	struct entry entry; /* by the kernel's poll handle */
 };
 
+#define FOREVER 3600	   /* seconds; as in operations.py: all changes come through the mount */
 #define POLLERS_FIRST 4096 /* open files that are remembered to be waiting, to begin with */
 #define NOTIFICATIONS_MAX 65536
 #define FORGOTTEN_MAX 64       /* nodes that one message tells of */
@@ -103,6 +104,8 @@ struct channel {
 	int32_t backing_highest; /* of all ids that servers have told of */
 	bool inherited;		 /* the present server has told of none yet, and is not the first */
 	bool greeted;		 /* the present server has answered its INIT */
+	uint64_t granted; /* by the present server: bytes of areas that granted.c may change */
+	uint64_t removed; /* an area that was dropped here since servers heard of any */
 	bool ended, ready, passthrough, setxattr_ext;
 	bool stalled; /* the server's socket was full: wait until it can take more */
 
@@ -112,6 +115,7 @@ struct channel {
 	unsigned interrupts; /* requests with a mark that are not answered */
 	struct job *jobs, **jobs_end;
 	unsigned notifications;	    /* among the jobs */
+	struct job *light;	    /* of which the device thread does each when it comes up */
 	struct request *init;	    /* the kernel's INIT, kept for every later server */
 	uint32_t offered, offered2; /* what that INIT offered */
 	struct forgotten forgotten; /* nodes that the server is still to hear of */
@@ -129,6 +133,8 @@ void channel_end(struct channel *channel);
 uint64_t now_ms(void);
 int write_device(struct channel *channel, const void *message, size_t length);
 int answer(struct channel *channel, uint64_t unique, int error, const void *body, size_t length);
+int answered(struct channel *channel, const struct fuse_in_header *header, int error,
+	     const void *body, size_t length);
 struct node *node_find(struct channel *channel, uint64_t id);		  /* L */
 struct node *node_make(struct channel *channel, uint64_t id);		  /* L, NULL: no memory */
 void node_count(struct channel *channel, uint64_t id);			  /* L */
@@ -136,7 +142,8 @@ void tell_forgotten(struct channel *channel, uint64_t id, uint64_t what); /* L *
 void flush_forgotten(struct channel *channel);				  /* L */
 void node_forget(struct channel *channel, uint64_t id, uint64_t lookups); /* L */
 void node_released(struct channel *channel, uint64_t id);		  /* L */
-void queue_close(struct channel *channel, int32_t backing);		  /* L */
+void do_light_jobs(struct channel *channel);
+void queue_close(struct channel *channel, int32_t backing);			      /* L */
 void queue_notification(struct channel *channel, const void *message, size_t length); /* L */
 void wake_pollers(struct channel *channel);					      /* L */
 struct request *request_make(const void *message, size_t length);
@@ -144,19 +151,21 @@ void request_append(struct channel *channel, struct request *request); /* L */
 void request_remove(struct channel *channel, struct request *request); /* L, frees it */
 void flush_requests(struct channel *channel);			       /* L */
 
-/*
- * known.c: what servers have told, so that they need not be asked. All L. Of a request: it is sent
- * on; it has succeeded; nobody knows whether it has, and the kernel must ask again.
- */
-bool known_missing(struct channel *channel, uint64_t directory, const char *name);
-const struct fuse_attr_out *known_attributes(struct channel *channel, uint64_t id);
-void known_names_told(struct channel *channel, uint64_t directory, const char *names,
-		      size_t length);
-void known_attributes_told(struct channel *channel, uint64_t id, const struct fuse_attr_out *told);
-void known_drop(struct node *node);
-void known_sent(struct channel *channel, struct request *request);
-void known_replied(struct channel *channel, const struct request *request);
-void known_doubt(struct channel *channel, const struct request *request);
+/* changes.c. The second: nobody knows whether the request has been done; ask again. L */
+bool request_touches(const struct request *request, uint64_t node);
+void invalidate_doubtful(struct channel *channel, const struct request *request);
+
+/* granted.c: false where the server must be asked. */
+bool granted_lookup(struct channel *channel, const struct fuse_in_header *header, const char *name);
+bool granted_attributes(struct channel *channel, const struct fuse_in_header *header);
+bool granted_open(struct channel *channel, const struct fuse_in_header *header,
+		  const struct fuse_open_in *in);
+bool granted_create(struct channel *channel, const struct fuse_in_header *header,
+		    const struct fuse_create_in *in, const char *name);
+bool granted_resize(struct channel *channel, const struct fuse_in_header *header,
+		    const struct fuse_setattr_in *in);
+bool granted_unlink(struct channel *channel, const struct fuse_in_header *header, const char *name);
+void granted_drop(const struct channel *channel, uint64_t id); /* what was removed is forgotten */
 
 /* device.c and server.c: the two readers. */
 void from_kernel(struct channel *channel, char *message, size_t length);

@@ -7,12 +7,28 @@
 
 #include "channel.h"
 
+/* As in linux/fuse.h from protocol 7.40 on. */
+struct backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+
+#define BACKING_OPEN _IOW(229, 1, struct backing_map)
 #define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
 struct face {
 	PyObject_HEAD
 	struct channel *channel;
 };
+
+static int open_backing(void *context, int fd)
+{
+	struct backing_map map = { .fd = fd };
+	const int id = ioctl((int)(intptr_t)context, BACKING_OPEN, &map);
+
+	return id < 0 ? -errno : id;
+}
 
 static void close_backing(void *context, int32_t id)
 {
@@ -24,13 +40,13 @@ static void close_backing(void *context, int32_t id)
 
 static int face_init(struct face *self, PyObject *args, PyObject *keywords)
 {
-	static char *names[] = { "device",     "passthrough", "elsewhere", "grace_ms",
-				 "keep_limit", "deaths_max",  NULL };
+	static char *names[] = { "device",   "passthrough", "elsewhere",  "areas", "hidden",
+				 "grace_ms", "keep_limit",  "deaths_max", NULL };
 	struct channel_settings settings = {
 		.grace_ms = 2000,
 		.deaths_max = 10,
-		.names_max = 1u << 17, /* some 10 MiB */
 		.forget_ms = 5,
+		.open_backing = open_backing,
 		.close_backing = close_backing,
 	};
 	Py_ssize_t keep_limit = 64 << 20;
@@ -40,9 +56,9 @@ static int face_init(struct face *self, PyObject *args, PyObject *keywords)
 		PyErr_SetString(PyExc_RuntimeError, "a Channel is initialised once");
 		return -1;
 	}
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "i|$ppInI", names, &device, &passthrough,
-					 &elsewhere, &settings.grace_ms, &keep_limit,
-					 &settings.deaths_max))
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "i|$ppiiInI", names, &device, &passthrough,
+					 &elsewhere, &settings.areas, &settings.hidden,
+					 &settings.grace_ms, &keep_limit, &settings.deaths_max))
 		return -1;
 	settings.device = device;
 	settings.context = (void *)(intptr_t)device;

@@ -91,22 +91,14 @@ enum {
 	FORGET_UNOPENED = 0, /* the kernel knows the node, no file of it is open */
 	FORGET_DONE = 1,     /* the kernel has forgotten it; all FORGETs but answers are this */
 	FORGET_OPEN = 2,
+	FORGET_HIDDEN = 3, /* granted.c has removed it: it has its hidden name, and is yours now */
 };
 
 /*
- * What a server knows and the kernel will ask next, told before the reply that makes it so: the
- * attributes of a directory, as the reply to GETATTR that they will be; and all names of one, each
- * with its NUL, after the node id. From then on the channel answers what these can answer.
+ * What this server leaves to the channel (granted.c): a u64, the bytes that plain areas must have
+ * less of. It holds until that server's end.
  */
-#define PRIVATE_ATTRIBUTES 0x4d44
-#define PRIVATE_NAMES 0x4d45
-
-struct told_attributes {
-	uint64_t node;
-	struct fuse_attr_out reply;
-};
-
-_Static_assert(sizeof(struct told_attributes) == 112, "told_attributes");
+#define PRIVATE_GRANT 0x4d44
 
 /*
  * The reserved attribute name under which FALLOCATE reaches pyfuse3, which has no handler for it.

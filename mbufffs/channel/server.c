@@ -25,7 +25,7 @@ static void answer_interrupted(struct channel *channel)
 		channel->count.interrupted++;
 		if (!request->sends || channel->server < 0) {
 			if (request->sends)
-				known_doubt(channel, request);
+				invalidate_doubtful(channel, request);
 			request_remove(channel, request);
 			continue;
 		}
@@ -45,6 +45,7 @@ static void detach(struct channel *channel)
 	channel->server = -1;
 	channel->stalled = false;
 	channel->greeted = false;
+	channel->granted = 0;
 	channel->forgotten.batch.count = 0;
 	for (; request; request = after) {
 		after = request->after;
@@ -56,7 +57,7 @@ static void detach(struct channel *channel)
 			request->deaths++;
 		if (request->answered || request->replyless || request->greeting) {
 			if (request->answered)
-				known_doubt(channel, request);
+				invalidate_doubtful(channel, request);
 			request_remove(channel, request);
 		} else if (request->opcode == FUSE_STATFS && channel->statfs_known) {
 			channel->count.answered[FUSE_STATFS]++;
@@ -214,7 +215,7 @@ static void drop_reply(struct channel *channel, const struct request *request, c
 	struct create_reply *create = (void *)body;
 
 	channel->count.dropped++;
-	known_doubt(channel, request);
+	invalidate_doubtful(channel, request);
 	if (request->opcode == FUSE_OPEN && length == sizeof(struct open_reply))
 		drop_open(channel, request->node, (void *)body);
 	if (request->opcode == FUSE_CREATE && length == sizeof(*create))
@@ -277,20 +278,9 @@ static void one_notification(struct channel *channel, const char *message, size_
 
 	pthread_mutex_lock(&channel->lock);
 	switch (header->error) {
-	case PRIVATE_ATTRIBUTES:
-		if (rest == sizeof(struct told_attributes)) {
-			const struct told_attributes *told = (const void *)body;
-
-			known_attributes_told(channel, told->node, &told->reply);
-		}
-		break;
-	case PRIVATE_NAMES:
-		if (rest >= sizeof(uint64_t)) {
-			uint64_t id;
-
-			memcpy(&id, body, sizeof(id));
-			known_names_told(channel, id, body + sizeof(id), rest - sizeof(id));
-		}
+	case PRIVATE_GRANT:
+		if (rest == sizeof(uint64_t) && channel->set.areas > 0 && channel->set.hidden > 0)
+			memcpy(&channel->granted, body, sizeof(uint64_t));
 		break;
 	case PRIVATE_WATCH:
 		for (i = 0; i + sizeof(uint64_t) <= rest; i += sizeof(uint64_t)) {
@@ -302,7 +292,7 @@ static void one_notification(struct channel *channel, const char *message, size_
 			if (!node)
 				continue;
 			node->watched = true;
-			known_drop(node); /* it has been removed */
+			node->hidden = false;
 			if (!node->lookups)
 				node_forget(channel, id, 0);
 		}
@@ -423,8 +413,6 @@ static void from_server(struct channel *channel, char *message, size_t length)
 						    .unique = unique };
 		length = sizeof(*header);
 	}
-	if (!header->error)
-		known_replied(channel, request);
 	if (!greeting)
 		channel->count.replies++;
 	request_remove(channel, request);

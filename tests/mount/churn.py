@@ -20,7 +20,7 @@ from pathlib import Path
 
 def one_round(directory: Path, name: str, number: int, dice: random.Random) -> None:
     path, other = directory / f"{name}-{number}", directory / f"{name}-{number}-moved"
-    size = dice.choice((1, 100, 4096, 4097, 65536, 300_000))
+    size = dice.choice((1, 100, 4096, 4097, 65536, 300_000, 1_300_000))
     data = dice.randbytes(size)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
     try:

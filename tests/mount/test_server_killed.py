@@ -87,10 +87,12 @@ def while_stopped(mounted: Mounted, operation: Callable[[], object]) -> object:
     """
     pid = mounted.info()["server"]
     os.kill(pid, signal.SIGSTOP)
-    kept = mounted.info()["channel"]["kept"]
-    wait = in_thread(operation)
-    wait_for(lambda: mounted.info()["channel"]["kept"] > kept, "the request is kept")
-    os.kill(pid, signal.SIGKILL)
+    try:
+        kept = mounted.info()["channel"]["kept"]
+        wait = in_thread(operation)
+        wait_for(lambda: mounted.info()["channel"]["kept"] > kept, "the request is kept")
+    finally:
+        os.kill(pid, signal.SIGKILL)
     return wait()
 
 
@@ -102,6 +104,8 @@ def renameat2(old: Path, new: Path, flags: int) -> None:
 
 
 def test_a_request_outlives_the_server_that_had_it(mounted: Mounted) -> None:
+    (mounted.path / "a").touch()
+    # With O_TRUNC, which no channel does by itself.
     assert while_stopped(mounted, lambda: (mounted.path / "a").write_bytes(b"x")) == 1
     assert (mounted.path / "a").read_bytes() == b"x"
     assert mounted.info()["channel"]["resent"] >= 1
@@ -178,7 +182,7 @@ def test_a_killed_client_ends_while_no_server_answers(mounted: Mounted) -> None:
     pid = mounted.info()["server"]
     os.kill(pid, signal.SIGSTOP)
     try:
-        client = subprocess.Popen(["touch", mounted.path / "a"])
+        client = subprocess.Popen(["mkdir", mounted.path / "a"])
         wait_for(lambda: mounted.info()["channel"]["kept"], "its request is kept")
         client.kill()
         assert client.wait(20) == -signal.SIGKILL
@@ -190,16 +194,17 @@ def test_a_killed_client_ends_while_no_server_answers(mounted: Mounted) -> None:
 
 @needs_root
 @pytest.mark.parametrize(("command", "done"), [
-    ("touch new", lambda path: (path / "new").exists()),
+    ("mkdir new", lambda path: (path / "new").exists()),
     ("rm old", lambda path: not (path / "old").exists()),
     ("rmdir directory", lambda path: not (path / "directory").exists()),
     ("truncate -s 8192 old", lambda path: (path / "old").stat().st_size == 8192),
-    ("fallocate -l 8192 old", lambda path: (path / "old").stat().st_size == 8192),
+    ("fallocate -l 2M old", lambda path: (path / "old").stat().st_size == 2 << 20),
     ("chmod 600 old", lambda path: (path / "old").stat().st_mode & 0o777 == 0o600),
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_what_was_done_for_a_client_that_had_gone_is_seen(
         mounted: Mounted, command: str, done: Callable[[Path], bool]) -> None:
     (mounted.path / "old").touch()
+    os.truncate(mounted.path / "old", 1 << 20)  # so that it is the server's to change
     (mounted.path / "directory").mkdir()
     assert not (mounted.path / "new").exists()
     assert not done(mounted.path)  # all of which the kernel remembers

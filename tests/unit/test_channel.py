@@ -13,10 +13,13 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import PREFIX
 
 FACTS = Path(__file__).parent / "channel"
 CHANNEL = Path(__file__).parents[2] / "mbufffs" / "channel"
@@ -75,10 +78,18 @@ def build(sanitizer: str, directory: Path) -> Path:
 Prove = Callable[..., None]
 
 
+@pytest.fixture(scope="module")
+def store() -> Iterator[str]:
+    """A directory of a tmpfs, which facts of a store make theirs in."""
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir="/dev/shm") as directory:
+        yield directory
+
+
 @pytest.fixture(scope="module", params=SANITIZERS)
-def prove(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prove:
+def prove(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory,
+          store: str) -> Prove:
     program = build(request.param, tmp_path_factory.mktemp(f"channel-{request.param}"))
-    environment = os.environ | SANITIZERS[request.param][1]
+    environment = os.environ | SANITIZERS[request.param][1] | {"TMPDIR": store}
     # Older ThreadSanitizers cannot live with as many random address bits as newer kernels use.
     fixed = ["setarch", "-R"] if request.param == "thread" else []
     if fixed and subprocess.run([*fixed, "true"], check=False, capture_output=True).returncode:
@@ -96,6 +107,8 @@ def prove(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("fact", facts())
 def test_fact(prove: Prove, fact: str) -> None:
+    if os.geteuid() != 0 and f"FACT({fact})" in (FACTS / "granted.c").read_text():
+        pytest.skip("file handles need root")
     prove(fact)
 
 
@@ -117,12 +130,8 @@ def test_python_and_c_use_the_same_private_words() -> None:
     assert struct.unpack("=IiQQQ", channel.watch_message([5, 6])) == (
         32, word("PRIVATE_WATCH"), 0, 5, 6)
     assert struct.unpack("=IiQQ", channel.ask_message(5)) == (24, word("PRIVATE_ASK"), 0, 5)
-    assert struct.unpack("=IiQQ4s", channel.names_message(5, [b"a", b"b"])) == (
-        28, word("PRIVATE_NAMES"), 0, 5, b"a\0b\0")
-    message = channel.attributes_message(5, os.stat("/"), 7, 60)
-    assert struct.unpack("=IiQQQ", message[:32]) == (
-        128, word("PRIVATE_ATTRIBUTES"), 0, 5, 60)
-    for name in ("FORGET_UNOPENED", "FORGET_DONE", "FORGET_OPEN"):
+    assert struct.unpack("=IiQQ", channel.grant_message(5)) == (24, word("PRIVATE_GRANT"), 0, 5)
+    for name in ("FORGET_UNOPENED", "FORGET_DONE", "FORGET_OPEN", "FORGET_HIDDEN"):
         assert getattr(channel, name) == word(name)
     assert f'FALLOCATE_NAME "{channel.FALLOCATE_NAME.decode()}"' in header
     assert channel.split_exchange(0x12345 << word("EXCHANGE_TAG_SHIFT") | 2) == (2, 0x12345)

@@ -224,20 +224,9 @@ static size_t reply_body(struct fuzz *fuzz, uint32_t opcode, char *body)
 
 static void server_speaks(struct fuzz *fuzz)
 {
-	static const int32_t codes[] = { 1,
-					 2,
-					 3,
-					 4,
-					 5,
-					 6,
-					 7,
-					 PRIVATE_WATCH,
-					 PRIVATE_ASK,
-					 PRIVATE_ATTRIBUTES,
-					 PRIVATE_NAMES,
-					 0,
-					 -5,
-					 999 };
+	static const int32_t codes[] = {
+		1, 2, 3, 4, 5, 6, 7, PRIVATE_WATCH, PRIVATE_ASK, PRIVATE_GRANT, 0, -5, 999
+	};
 	_Alignas(8) char message[BODY_MAX] = { 0 };
 	struct fuse_out_header *header = (void *)message;
 	const unsigned chosen = fuzz->seen ? (unsigned)lot(fuzz, fuzz->seen) : 0;

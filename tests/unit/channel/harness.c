@@ -64,7 +64,6 @@ struct channel_settings rig_settings(void)
 		.grace_ms = GRACE,
 		.keep_limit = 16 << 20,
 		.deaths_max = SENDS,
-		.names_max = 1000,
 		.close_backing = note_closed,
 	};
 }

@@ -28,7 +28,7 @@ FACT(notifications_are_passed_to_the_device_as_they_are)
 
 FACT(private_and_unknown_notifications_never_reach_the_device)
 {
-	static const int32_t codes[] = { 0,  5,	 7,	8,	   100,	      PRIVATE_NAMES + 1,
+	static const int32_t codes[] = { 0,  5,	 7,	8,	   100,	      PRIVATE_GRANT + 1,
 					 -1, -5, -1000, INT32_MAX, INT32_MIN, PRIVATE_WATCH - 1 };
 	static const uint64_t node = 5;
 	struct rig rig;
