@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import logging
+import math
 import os
 import selectors
 import signal
@@ -36,6 +37,7 @@ Announce = Callable[[OSError | None], None]  # told once how the mount went: Non
 BACKENDS = ("auto", "shmem", "device")
 OOM_SCORE = "-900"  # the OOM killer takes nearly everybody else first; only root may say so
 FAILURES_MAX = 8  # servers in a row that may end by themselves without having answered anything
+LIVED = 10.0  # seconds after which it was no failure to start
 BACKOFF = 0.05  # seconds before the second of them, doubled each time
 
 
@@ -91,6 +93,7 @@ class Keeper:
         self.failed: str | None = None  # why it gave up
         self._server: subprocess.Popen[bytes] | None = None
         self._servers = 0
+        self._server_started = -math.inf
         self._failures = 0
         self._replies = 0  # of all servers, when the present one started
         self._start_at: float | None = None
@@ -209,6 +212,7 @@ class Keeper:
                 command.append("--locked")
             self._server = subprocess.Popen(command, pass_fds=inherited, stdin=subprocess.DEVNULL)
         self._servers += 1
+        self._server_started = time.monotonic()
         self._replies = self._channel.counters()["replies"]
         try:
             self._channel.attach(ours.fileno())
@@ -229,7 +233,9 @@ class Keeper:
             server.kill()
             server.wait()
         killed = server.returncode in (-signal.SIGKILL, -signal.SIGTERM)
-        answered = self._channel.counters()["replies"] > self._replies
+        # With what it has granted, it may have been asked for nothing.
+        answered = (self._channel.counters()["replies"] > self._replies
+                    or time.monotonic() > self._server_started + LIVED)
         log.warning("server %d ended (%s)", server.pid,
                     f"signal {-server.returncode}" if server.returncode < 0
                     else f"exit code {server.returncode}")

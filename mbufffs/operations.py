@@ -395,7 +395,9 @@ class Operations(pyfuse3.Operations):
     async def _resize(self, node: int, size: int) -> None:
         fd = self._backend.open(node, os.O_RDWR)
         try:
-            large = abs(size - os.fstat(fd).st_size) >= LARGE
+            found = os.fstat(fd)
+            # It may have memory beyond its end, which goes, too.
+            large = max(abs(size - found.st_size), abs(size - found.st_blocks * 512)) >= LARGE
             await self._in_turn(node, large, self._backend.resize, fd, size)
         finally:
             os.close(fd)

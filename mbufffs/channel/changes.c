@@ -67,8 +67,13 @@ static int changes_of(const struct request *request, struct change changes[2])
 	return 2;
 }
 
+bool request_changes_names(const struct request *request)
+{
+	return before_names(request->opcode) != SIZE_MAX;
+}
+
 /* The node that gets another name, 0 for none. */
-static uint64_t linked_by(const struct request *request)
+uint64_t request_links(const struct request *request)
 {
 	const char *body = request->message + sizeof(struct fuse_in_header);
 	uint64_t node = 0;
@@ -77,14 +82,6 @@ static uint64_t linked_by(const struct request *request)
 	    request->length >= sizeof(struct fuse_in_header) + sizeof(struct fuse_link_in))
 		memcpy(&node, body, sizeof(node)); /* begins the structure */
 	return node;
-}
-
-bool request_touches(const struct request *request, uint64_t node)
-{
-	struct change changes[2];
-
-	return request->node == node || linked_by(request) == node ||
-	       (changes_of(request, changes) == 2 && changes[1].directory == node);
 }
 
 static void invalidate_name(struct channel *channel, const struct change *change)
@@ -134,7 +131,7 @@ void invalidate_doubtful(struct channel *channel, const struct request *request)
 	switch (request->opcode) {
 	case FUSE_LINK:
 		if (count)
-			invalidate_attributes(channel, linked_by(request));
+			invalidate_attributes(channel, request_links(request));
 		break;
 	case FUSE_OPEN:
 		if (((const struct fuse_open_in *)body)->flags & O_TRUNC)

@@ -286,7 +286,8 @@ static bool wants_memory(uint32_t opcode)
 /* What the server must know, before this request, of what was done without it. L */
 static void tell_granted(struct channel *channel, const struct request *request)
 {
-	struct node *node = node_find(channel, request->node);
+	const uint64_t nodes[] = { request->node, request_links(request) };
+	size_t i;
 
 	if (wants_memory(request->opcode)) {
 		if (channel->removed)
@@ -294,10 +295,14 @@ static void tell_granted(struct channel *channel, const struct request *request)
 		channel->removed = 0;
 		flush_forgotten(channel);
 	}
-	if (node && node->hidden && channel->server >= 0) {
+	for (i = 0; i < 2; i++) {
+		struct node *node = node_find(channel, nodes[i]);
+
+		if (!node || !node->hidden || channel->server < 0)
+			continue;
 		node->hidden = false;
 		node->watched = true;
-		tell_forgotten(channel, request->node, FORGET_HIDDEN);
+		tell_forgotten(channel, nodes[i], FORGET_HIDDEN);
 	}
 }
 

@@ -28,14 +28,17 @@
 #define BLOCK 4096  /* bytes; what pyfuse3 says of every file */
 #define SET_ID (S_ISUID | S_ISGID)
 
-/* L */
+/*
+ * Whether no server is at work on the node, or on any names: which node it takes a name from, only
+ * the server knows. L
+ */
 static bool at_rest(const struct channel *channel, uint64_t id)
 {
 	const struct request *request = channel->first;
 
 	if (channel->count.kept > KEPT_MAX)
 		return false;
-	while (request && !request_touches(request, id))
+	while (request && request->node != id && !request_changes_names(request))
 		request = request->after;
 	return !request;
 }
@@ -220,7 +223,7 @@ bool granted_open(struct channel *channel, const struct fuse_in_header *header,
 	struct open_reply reply = { 0 };
 	struct stat found;
 	int fd, backing = 0;
-	bool known;
+	bool known = false;
 
 	if (in->flags & O_TRUNC || !may_change(channel, header->nodeid) || is_registering(channel))
 		return false;
@@ -234,7 +237,12 @@ bool granted_open(struct channel *channel, const struct fuse_in_header *header,
 		return false;
 	reply.fh = (uint64_t)backing;
 	pthread_mutex_lock(&channel->lock);
-	known = edit_open_reply(channel, header->nodeid, &reply);
+	/* A server that is removing it may have asked meanwhile, and been told that it is not open.
+	 */
+	if (is_plain(channel, header->nodeid))
+		known = edit_open_reply(channel, header->nodeid, &reply);
+	else
+		queue_close(channel, offered_backing(channel, &reply));
 	pthread_mutex_unlock(&channel->lock);
 	if (known && answered(channel, header, 0, &reply, sizeof(reply))) {
 		pthread_mutex_lock(&channel->lock);
@@ -248,10 +256,10 @@ bool granted_open(struct channel *channel, const struct fuse_in_header *header,
 static int own(int directory, const char *name, int fd, const struct fuse_in_header *header,
 	       uint32_t mode, struct stat *found)
 {
-	if ((header->uid || header->gid) &&
-	    fchownat(fd, "", header->uid, header->gid, AT_EMPTY_PATH))
-		return -1;
 	if (fstat(fd, found))
+		return -1;
+	if ((found->st_uid != header->uid || found->st_gid != header->gid) &&
+	    (fchownat(fd, "", header->uid, header->gid, AT_EMPTY_PATH) || fstat(fd, found)))
 		return -1;
 	if ((found->st_mode & ALLPERMS) == mode)
 		return 0;
@@ -285,8 +293,8 @@ bool granted_create(struct channel *channel, const struct fuse_in_header *header
 	struct create_reply reply = { 0 };
 	struct stat parent, found;
 	int directory, backing = 0;
+	bool known = false;
 	uint64_t id = 0;
-	bool known;
 
 	if (in->mode & (ALLPERMS & ~ACCESSPERMS) || header->uid == UINT32_MAX ||
 	    header->gid == UINT32_MAX || !may_change(channel, header->nodeid) ||
@@ -298,16 +306,19 @@ bool granted_create(struct channel *channel, const struct fuse_in_header *header
 	if (!fstat(directory, &parent) && !(parent.st_mode & S_ISGID))
 		backing =
 			make(channel, directory, header, in->mode & ACCESSPERMS, name, &id, &found);
+	if (backing) {
+		reply.open.fh = (uint64_t)backing;
+		pthread_mutex_lock(&channel->lock);
+		known = edit_open_reply(channel, id, &reply.open);
+		if (known)
+			node_count(channel, id);
+		pthread_mutex_unlock(&channel->lock);
+		if (!known)
+			unlinkat(directory, name, 0);
+	}
 	node_close(channel, directory);
-	if (!backing)
+	if (!known)
 		return false;
-	reply.open.fh = (uint64_t)backing;
-	pthread_mutex_lock(&channel->lock);
-	known = edit_open_reply(channel, id, &reply.open);
-	node_count(channel, id);
-	pthread_mutex_unlock(&channel->lock);
-	if (!known) /* there is no memory; the area stays, as if the server had made it */
-		return answered(channel, header, -ENOMEM, NULL, 0), true;
 	fill_entry(&reply.entry, id, &found);
 	if (answered(channel, header, 0, &reply, sizeof(reply))) {
 		pthread_mutex_lock(&channel->lock);
@@ -351,8 +362,8 @@ bool granted_resize(struct channel *channel, const struct fuse_in_header *header
 	if (fd < 0)
 		return false;
 	if (!fstat(fd, &found) && S_ISREG(found.st_mode) && !(found.st_mode & SET_ID) &&
-	    (uint64_t)found.st_size < limit && !resize(fd, &found, (off_t)in->size) &&
-	    !fstat(fd, &found))
+	    (uint64_t)found.st_size < limit && (uint64_t)found.st_blocks * 512 < limit &&
+	    !resize(fd, &found, (off_t)in->size) && !fstat(fd, &found))
 		done = true;
 	node_close(channel, fd);
 	if (!done)
@@ -412,7 +423,8 @@ static int take_away(struct channel *channel, int directory, const char *name, u
 	/* A server that has just started may have seen it there: then it is the server's. */
 	if (node && !node->watched) {
 		node->hidden = true;
-		node->reopened = node->opens;
+		/* Or what is mapped may: up to its size. */
+		node->reopened = node->opens || (uint64_t)found.st_size >= limit;
 	}
 	pthread_mutex_unlock(&channel->lock);
 	return 0;

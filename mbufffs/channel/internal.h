@@ -55,7 +55,7 @@ struct node {
 	bool watched;	 /* the server wants to hear of its end */
 	bool emptied;	 /* the server was told that it is not open, and decides who may open it */
 	bool hidden;	 /* removed by granted.c, and no server knows of that */
-	bool reopened;	 /* it was open then, or since: it may have grown */
+	bool reopened;	 /* it was open then, or since, or mapped: it may have grown */
 };
 
 /* Work that may block in the kernel and so has a thread of its own. What is 0 is not to be done. */
@@ -151,8 +151,9 @@ void request_append(struct channel *channel, struct request *request); /* L */
 void request_remove(struct channel *channel, struct request *request); /* L, frees it */
 void flush_requests(struct channel *channel);			       /* L */
 
-/* changes.c. The second: nobody knows whether the request has been done; ask again. L */
-bool request_touches(const struct request *request, uint64_t node);
+/* changes.c. The last: nobody knows whether the request has been done; the kernel asks again. L */
+bool request_changes_names(const struct request *request);
+uint64_t request_links(const struct request *request);
 void invalidate_doubtful(struct channel *channel, const struct request *request);
 
 /* granted.c: false where the server must be asked. */

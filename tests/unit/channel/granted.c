@@ -25,11 +25,19 @@ static struct store {
 	int areas, hidden;
 	int32_t backings; /* ids that were given out */
 	bool refuses;	  /* backing ids */
+	bool waits;	  /* with the next one: says so in reached, until told to go */
+	int reached[2], go[2];
 } store;
 
 static int give_backing(void *rig, int fd)
 {
+	char byte = 0;
+
 	CHECK(rig && fcntl(fd, F_GETFL) & O_PATH);
+	if (store.waits) {
+		EQUAL(write(store.reached[1], &byte, 1), 1);
+		EQUAL(read(store.go[0], &byte, 1), 1);
+	}
 	return store.refuses ? -EPERM : ++store.backings;
 }
 
@@ -214,6 +222,17 @@ static void is_as_the_store_says(const struct fuse_attr *attributes, const char 
 	EQUAL(attributes->atimensec, stat.st_atim.tv_nsec);
 }
 
+/* A FORGET that the server gets, and what it says. */
+static void server_hears(struct rig *rig, uint64_t node, uint64_t what)
+{
+	struct packet packet;
+
+	server_takes(rig, &packet);
+	EQUAL(asked(&packet)->opcode, FUSE_FORGET);
+	EQUAL(asked(&packet)->nodeid, node);
+	EQUAL(((const struct fuse_forget_in *)asked_body(&packet))->nlookup, what);
+}
+
 FACT(what_a_store_has_is_found_without_the_server)
 {
 	struct fuse_entry_out entry;
@@ -354,6 +373,32 @@ FACT(an_area_is_its_makers)
 	end(&rig);
 }
 
+FACT(an_area_is_its_makers_whatever_this_group_is)
+{
+	struct rig rig;
+
+	EQUAL(setegid(5), 0);
+	begin(&rig);
+	EQUAL(made(&rig, "a", 0640).entry.attr.gid, 0);
+	EQUAL(setegid(0), 0);
+	end(&rig);
+}
+
+FACT(an_area_for_which_there_is_no_memory_is_the_servers)
+{
+	struct rig rig;
+	uint64_t unique;
+
+	begin(&rig);
+	allocation_fails(1);
+	unique = asks_create(&rig, ROOT, "a", 0600);
+	CHECK(allocation_failed());
+	goes_to_the_server(&rig, FUSE_CREATE, unique);
+	CHECK(!exists(store.areas, "a"));
+	EQUAL(rig_counters(&rig).nodes, 0);
+	end(&rig);
+}
+
 FACT(making_what_needs_a_decision_is_the_servers)
 {
 	struct rig rig;
@@ -401,6 +446,29 @@ FACT(an_area_is_opened_for_the_first_time_without_the_server)
 	EQUAL(open_natively(&rig, node).backing_id, 1);
 	EQUAL(store.backings, 1);
 	goes_to_the_server(&rig, FUSE_OPEN, kernel_asks_open(&rig, node, O_TRUNC));
+	end(&rig);
+}
+
+FACT(an_area_that_is_being_removed_while_it_is_opened_is_not_given_out_emptied)
+{
+	struct rig rig;
+	uint64_t node, unique;
+	char byte = 0;
+
+	EQUAL(pipe(store.reached), 0);
+	EQUAL(pipe(store.go), 0);
+	begin(&rig);
+	node = area("a", LIMIT);
+	found(&rig, ROOT, "a");
+	store.waits = true;
+	unique = kernel_asks_open(&rig, node, 0);
+	EQUAL(read(store.reached[0], &byte, 1), 1);
+	server_watches(&rig, node);
+	server_notifies(&rig, PRIVATE_ASK, &node, sizeof(node));
+	server_hears(&rig, node, FORGET_UNOPENED);
+	EQUAL(write(store.go[1], &byte, 1), 1);
+	goes_to_the_server(&rig, FUSE_OPEN, unique);
+	EQUAL(closed_next(&rig), 1);
 	end(&rig);
 }
 
@@ -470,6 +538,15 @@ FACT(a_size_comes_with_its_memory)
 	end(&rig);
 }
 
+/* Memory that no size tells of, and that goes when a size is set. */
+static void grow_beyond_the_end(const char *name)
+{
+	int fd = openat(store.areas, name, O_RDWR | O_CLOEXEC);
+
+	EQUAL(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, LIMIT), 0);
+	close(fd);
+}
+
 FACT(a_size_that_needs_a_decision_is_the_servers)
 {
 	struct rig rig;
@@ -489,6 +566,10 @@ FACT(a_size_that_needs_a_decision_is_the_servers)
 	goes_to_the_server(&rig, FUSE_SETATTR, asks_size(&rig, node, 5, FATTR_MTIME));
 	EQUAL(fchmodat(store.areas, "a", 04755, 0), 0);
 	goes_to_the_server(&rig, FUSE_SETATTR, asks_size(&rig, node, 5, 0));
+	node = area("c", 0);
+	found(&rig, ROOT, "c");
+	grow_beyond_the_end("c");
+	goes_to_the_server(&rig, FUSE_SETATTR, asks_size(&rig, node, 0, 0));
 	end(&rig);
 }
 
@@ -562,17 +643,6 @@ FACT(removing_what_needs_a_decision_is_the_servers)
 	end(&rig);
 }
 
-/* A FORGET that the server gets, and what it says. */
-static void server_hears(struct rig *rig, uint64_t node, uint64_t what)
-{
-	struct packet packet;
-
-	server_takes(rig, &packet);
-	EQUAL(asked(&packet)->opcode, FUSE_FORGET);
-	EQUAL(asked(&packet)->nodeid, node);
-	EQUAL(((const struct fuse_forget_in *)asked_body(&packet))->nlookup, what);
-}
-
 FACT(a_server_hears_of_a_removed_area_before_it_is_asked_for_it)
 {
 	struct packet packet;
@@ -637,53 +707,77 @@ FACT(a_later_server_that_finds_a_removed_area_sees_to_its_end)
 	end(&rig);
 }
 
-FACT(what_a_server_is_at_work_on_is_left_to_it)
+FACT(a_node_that_a_server_is_at_work_on_is_left_to_it)
+{
+	static const struct fuse_setattr_in chmod = { .valid = FATTR_MODE };
+	struct rig rig;
+	uint64_t node, other, unique;
+
+	begin(&rig);
+	node = area("a", 0);
+	other = area("b", 0);
+	found(&rig, ROOT, "a");
+	found(&rig, ROOT, "b");
+	unique = kernel_asks(&rig, FUSE_SETATTR, node, &chmod, sizeof(chmod));
+	EQUAL(server_gets(&rig, FUSE_SETATTR, NULL), unique);
+	goes_to_the_server(&rig, FUSE_GETATTR, asks_attributes(&rig, node));
+	goes_to_the_server(&rig, FUSE_LOOKUP, asks(&rig, FUSE_LOOKUP, ROOT, "a"));
+	goes_to_the_server(&rig, FUSE_SETATTR, asks_size(&rig, node, 5, 0));
+	goes_to_the_server(&rig, FUSE_UNLINK, asks(&rig, FUSE_UNLINK, ROOT, "a"));
+	is_done(&rig, asks_attributes(&rig, other));
+	is_done(&rig, asks_size(&rig, other, 5, 0));
+	is_done(&rig, asks(&rig, FUSE_UNLINK, ROOT, "b"));
+	server_answers(&rig, unique, -EPERM, NULL, 0);
+	kernel_gets(&rig, unique, -EPERM, NULL);
+	is_done(&rig, asks_size(&rig, node, 5, 0));
+	end(&rig);
+}
+
+FACT(while_a_server_is_at_work_on_names_all_is_left_to_it)
+{
+	static const uint32_t opcodes[] = { FUSE_CREATE, FUSE_MKNOD,  FUSE_MKDIR,
+					    FUSE_LINK,	 FUSE_RENAME, OP_RENAME2,
+					    FUSE_UNLINK, FUSE_RMDIR,  FUSE_SYMLINK };
+	const char body[128] = { 0 };
+	struct rig rig;
+	uint64_t node, unique;
+	size_t i;
+
+	begin(&rig);
+	node = area("a", 0);
+	found(&rig, ROOT, "a");
+	for (i = 0; i < sizeof(opcodes) / sizeof(*opcodes); i++) {
+		unique = kernel_asks(&rig, opcodes[i], 99, body, sizeof(body));
+		EQUAL(server_gets(&rig, opcodes[i], NULL), unique);
+		goes_to_the_server(&rig, FUSE_GETATTR, asks_attributes(&rig, node));
+		goes_to_the_server(&rig, FUSE_LOOKUP, asks(&rig, FUSE_LOOKUP, ROOT, "a"));
+		goes_to_the_server(&rig, FUSE_SETATTR, asks_size(&rig, node, 5, 0));
+		goes_to_the_server(&rig, FUSE_CREATE, asks_create(&rig, ROOT, "b", 0600));
+		goes_to_the_server(&rig, FUSE_UNLINK, asks(&rig, FUSE_UNLINK, ROOT, "a"));
+		server_answers(&rig, unique, -EPERM, NULL, 0);
+		kernel_gets(&rig, unique, -EPERM, NULL);
+		is_done(&rig, asks_attributes(&rig, node));
+	}
+	end(&rig);
+}
+
+FACT(a_removed_area_is_told_to_a_server_that_is_to_link_it)
 {
 	struct {
 		struct fuse_link_in in;
 		char name[4];
 	} link = { .name = "l" };
-	struct {
-		struct fuse_rename_in in;
-		char names[4];
-	} rename = { .names = "x\0y" };
-	char mkdir[sizeof(struct fuse_mkdir_in) + 2] = { 0 };
 	struct rig rig;
-	uint64_t node, directory, unique;
+	uint64_t node, unique;
 
 	begin(&rig);
 	node = area("a", 0);
-	EQUAL(mkdirat(store.areas, "d", 0700), 0);
-	EQUAL(found(&rig, ROOT, "a").nodeid, node);
-	directory = found(&rig, ROOT, "d").nodeid;
-
-	mkdir[sizeof(struct fuse_mkdir_in)] = 'm';
-	unique = kernel_asks(&rig, FUSE_MKDIR, ROOT, mkdir, sizeof(mkdir));
-	EQUAL(server_gets(&rig, FUSE_MKDIR, NULL), unique);
-	goes_to_the_server(&rig, FUSE_LOOKUP, asks(&rig, FUSE_LOOKUP, ROOT, "a"));
-	goes_to_the_server(&rig, FUSE_GETATTR, asks_attributes(&rig, ROOT));
-	goes_to_the_server(&rig, FUSE_CREATE, asks_create(&rig, ROOT, "b", 0600));
-	goes_to_the_server(&rig, FUSE_UNLINK, asks(&rig, FUSE_UNLINK, ROOT, "a"));
-	EQUAL(found(&rig, directory, "none").nodeid, 0);
-	server_answers(&rig, unique, -EPERM, NULL, 0);
-	kernel_gets(&rig, unique, -EPERM, NULL);
-	EQUAL(found(&rig, ROOT, "a").nodeid, node);
-
+	found(&rig, ROOT, "a");
+	is_done(&rig, asks(&rig, FUSE_UNLINK, ROOT, "a"));
 	link.in.oldnodeid = node;
-	unique = kernel_asks(&rig, FUSE_LINK, directory, &link, sizeof(link));
-	EQUAL(server_gets(&rig, FUSE_LINK, NULL), unique);
-	goes_to_the_server(&rig, FUSE_UNLINK, asks(&rig, FUSE_UNLINK, ROOT, "a"));
-	goes_to_the_server(&rig, FUSE_SETATTR, asks_size(&rig, node, 5, 0));
-	server_answers(&rig, unique, -EPERM, NULL, 0);
-	kernel_gets(&rig, unique, -EPERM, NULL);
-
-	rename.in.newdir = directory;
-	unique = kernel_asks(&rig, FUSE_RENAME, ROOT, &rename, sizeof(rename));
-	EQUAL(server_gets(&rig, FUSE_RENAME, NULL), unique);
-	goes_to_the_server(&rig, FUSE_LOOKUP, asks(&rig, FUSE_LOOKUP, directory, "none"));
-	server_answers(&rig, unique, -EPERM, NULL, 0);
-	kernel_gets(&rig, unique, -EPERM, NULL);
-	EQUAL(found(&rig, directory, "none").nodeid, 0);
+	unique = kernel_asks(&rig, FUSE_LINK, ROOT, &link, sizeof(link));
+	server_hears(&rig, node, FORGET_HIDDEN);
+	goes_to_the_server(&rig, FUSE_LINK, unique);
 	end(&rig);
 }
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -74,9 +75,9 @@ def test_the_module_is_not_unloaded_under_a_mount(mounted: Mounted) -> None:
 
 
 def test_a_limit_of_its_own_is_refused_with_the_way_to_the_modules(
-        shared_mount: Mounted) -> None:
+        shared_mount: Mounted, tmp_path: Path) -> None:
     assert shared_mount.info()["backend"] == "device"
-    done = mbufffs("mount", "--backend", "device", "--size", "64M", "/mnt/mbuff")
+    done = mbufffs("mount", "--backend", "device", "--size", "64M", str(tmp_path))
     assert done.returncode == 2
     assert "/sys/module/mbuff/parameters/max_bytes" in done.stderr
     assert done.stderr.count("\n") == 1
