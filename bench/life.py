@@ -152,7 +152,7 @@ def failing_over(rounds: int) -> Fact:
         for number in range(rounds):
             os.kill(_processes(state)[1], signal.SIGKILL)
             begun = time.perf_counter()
-            os.close(os.open(place.directory / str(number), os.O_CREAT | os.O_RDWR))
+            os.mkdir(place.directory / str(number))  # which no channel does by itself
             figures.append((time.perf_counter() - begun) * 1e3)
             time.sleep(0.2)
     return Fact("failover of the server", "ms", figures)

@@ -2,6 +2,8 @@
 /* The kernel's side: reads its messages, answers those that need no decision, keeps the others. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -381,6 +383,20 @@ void from_kernel(struct channel *channel, char *message, size_t length)
 		forward(channel, message, length);
 }
 
+/*
+ * Stays awake for a moment: the next message mostly follows at once, and to be woken on another
+ * processor than its sender's costs more than most of what is answered here. Who else wants this
+ * processor gets it.
+ */
+static void linger(const struct channel *channel)
+{
+	struct pollfd device = { .fd = channel->set.device, .events = POLLIN };
+	const uint64_t end = now_us() + channel->set.linger_us;
+
+	while (poll(&device, 1, 0) == 0 && now_us() < end)
+		sched_yield();
+}
+
 void *device_loop(void *argument)
 {
 	struct channel *channel = argument;
@@ -397,6 +413,8 @@ void *device_loop(void *argument)
 			break;
 		from_kernel(channel, message, (size_t)length);
 		do_light_jobs(channel);
+		if (channel->set.linger_us)
+			linger(channel);
 	}
 	channel_end(channel);
 	return NULL;

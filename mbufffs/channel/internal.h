@@ -130,6 +130,7 @@ struct channel {
 void channel_signal(struct channel *channel);
 void channel_wake(struct channel *channel);
 void channel_end(struct channel *channel);
+uint64_t now_us(void);
 uint64_t now_ms(void);
 int write_device(struct channel *channel, const void *message, size_t length);
 int answer(struct channel *channel, uint64_t unique, int error, const void *body, size_t length);

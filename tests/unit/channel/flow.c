@@ -22,6 +22,23 @@ static uint64_t flood(struct rig *rig)
 	return first;
 }
 
+FACT(messages_come_while_their_reader_stays_awake_for_them)
+{
+	struct channel_settings settings = rig_settings();
+	struct rig rig;
+	int i;
+
+	settings.linger_us = 2000;
+	rig_open(&rig, &settings);
+	rig_serve(&rig);
+	look_up(&rig, 5);
+	open_node(&rig, 5, 77);
+	for (i = 0; i < 1000; i++)
+		open_natively(&rig, 5);
+	EQUAL(rig_counters(&rig).answered[FUSE_OPEN], 1000);
+	rig_close(&rig);
+}
+
 FACT(full_server_socket_recovers_without_loss_or_reordering)
 {
 	struct rig rig;
