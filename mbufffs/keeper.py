@@ -127,15 +127,14 @@ class Keeper:
             self._events = self._registry.events()
         options = ["allow_other"] if settings.allow_other else []
         self._device = mounts.mount_fuse(settings.mountpoint, options)
-        areas = hidden = 0
+        areas = 0
         if self._registry is None and os.geteuid() == 0:
-            # For what servers grant; they stay open as long as the device does.
-            areas, hidden = (os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                             for part in (state.store / "areas", state.store / "hidden"))
+            # For what servers grant; it stays open as long as the device does.
+            areas = os.open(state.store / "areas", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._channel = Channel(self._device,
                                 passthrough=settings.passthrough and os.geteuid() == 0,
                                 elsewhere=self._registry is not None,
-                                areas=areas, hidden=hidden)
+                                areas=areas)
         with contextlib.suppress(FileNotFoundError):
             state.control.unlink()
         self._control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -29,7 +29,6 @@ from mbufffs.channel import (
     FALLOCATE_NAME,
     FALLOCATE_WORDS,
     FORGET_DONE,
-    FORGET_HIDDEN,
     FORGET_OPEN,
     FORGET_UNOPENED,
     ask_message,
@@ -369,8 +368,6 @@ class Operations(pyfuse3.Operations):
         for node, answer in inode_list:
             if answer == FORGET_DONE:
                 self._waiters.forget(node)
-            if answer == FORGET_HIDDEN:
-                self._backend.hidden_by_channel(node)
             if node in self._removals:
                 self._removals[node].answer = answer
                 self._removals[node].answered.set()

@@ -117,9 +117,6 @@ class Backend(Protocol):
     def hidden(self) -> list[int]:
         """Removed areas that the kernel may still know."""
         ...
-    def hidden_by_channel(self, node: int) -> None:
-        """The channel has removed an area by what it was granted; `forget` tells of its end."""
-        ...
 
     # Descriptors and bytes. The caller closes what open returns.
     def open(self, node: int, flags: int) -> int: ...

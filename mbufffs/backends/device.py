@@ -505,9 +505,6 @@ class DeviceBackend:
         held = (AREA | found.id for _, found in self._registry.areas(held=True))
         return sorted([*self._tree.hidden(), *held])
 
-    def hidden_by_channel(self, node: int) -> None:  # noqa: ARG002
-        raise AssertionError("nothing is granted")
-
     # Descriptors and bytes
 
     def open(self, node: int, flags: int) -> int:

@@ -11,7 +11,6 @@ of them is a critical section.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -411,17 +410,13 @@ class ShmemBackend:
             last = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC,
                            dir_fd=self._hidden_directory)
         except FileNotFoundError:
-            return None  # an earlier server has done it, or the channel
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISDIR(os.fstat(last).st_mode):
-                os.rmdir(name, dir_fd=self._hidden_directory)
-            else:
-                os.unlink(name, dir_fd=self._hidden_directory)
+            return None  # an earlier server has done it
+        if stat.S_ISDIR(os.fstat(last).st_mode):
+            os.rmdir(name, dir_fd=self._hidden_directory)
+        else:
+            os.unlink(name, dir_fd=self._hidden_directory)
         self._nodes.forget(node)
         return last
-
-    def hidden_by_channel(self, node: int) -> None:
-        self._hidden.add(node)
 
     def empty(self, node: int) -> int | None:
         fd = os.open(b"%d" % node, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC,

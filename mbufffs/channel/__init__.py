@@ -26,7 +26,6 @@ _PRIVATE_GRANT = 0x4D44
 FORGET_UNOPENED = 0
 FORGET_DONE = 1
 FORGET_OPEN = 2
-FORGET_HIDDEN = 3
 _HEADER = struct.Struct("=IiQ")  # fuse_out_header
 
 # linux/fuse.h, enum fuse_opcode

@@ -10,7 +10,6 @@ class Channel:
         passthrough: bool = ...,
         elsewhere: bool = ...,
         areas: int = ...,
-        hidden: int = ...,
         grace_ms: int = ...,
         keep_limit: int = ...,
         deaths_max: int = ...,

@@ -73,7 +73,7 @@ bool request_changes_names(const struct request *request)
 }
 
 /* The node that gets another name, 0 for none. */
-uint64_t request_links(const struct request *request)
+static uint64_t linked_by(const struct request *request)
 {
 	const char *body = request->message + sizeof(struct fuse_in_header);
 	uint64_t node = 0;
@@ -131,7 +131,7 @@ void invalidate_doubtful(struct channel *channel, const struct request *request)
 	switch (request->opcode) {
 	case FUSE_LINK:
 		if (count)
-			invalidate_attributes(channel, request_links(request));
+			invalidate_attributes(channel, linked_by(request));
 		break;
 	case FUSE_OPEN:
 		if (((const struct fuse_open_in *)body)->flags & O_TRUNC)

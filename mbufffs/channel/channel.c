@@ -194,22 +194,18 @@ static void queue_job(struct channel *channel, struct job *job)
 	pthread_cond_signal(&channel->work);
 }
 
-/* What is left to do when the kernel has forgotten a node. L */
-static void queue_end(struct channel *channel, const struct node *node)
+/* When the kernel has forgotten its node. L */
+static void queue_last_close(struct channel *channel, const struct node *node)
 {
-	struct job *job;
+	struct job *job = calloc(1, sizeof(*job));
 
-	if (!node->backing && !node->hidden)
-		return;
-	job = calloc(1, sizeof(*job));
+	channel->count.backing--;
 	if (!job)
-		return; /* the file stays: in the kernel until the mount goes, or for the next
-			   server */
-	/* First the close: the memory of a removed area is to be back when its name goes. */
+		return; /* the kernel keeps the file until the mount goes */
 	job->close = node->backing;
-	if (node->hidden)
-		channel->removed = job->drop = node->entry.key;
-	if (node->hidden && !node->reopened) {
+	if (node->removed)
+		channel->removed = node->entry.key;
+	if (node->removed && !node->reopened) {
 		job->after = channel->light;
 		channel->light = job;
 	} else {
@@ -228,9 +224,9 @@ void node_forget(struct channel *channel, uint64_t id, uint64_t lookups)
 		return;
 	}
 	table_remove(&channel->nodes, &node->entry);
+	/* First the close: the memory of a removed area is to be back when its name goes. */
 	if (node->backing)
-		channel->count.backing--;
-	queue_end(channel, node);
+		queue_last_close(channel, node);
 	if (node->watched)
 		tell_forgotten_later(channel, id);
 	free(node);
@@ -303,8 +299,6 @@ static void do_job(struct channel *channel, struct job *job)
 		write_device(channel, job->notification, job->length);
 	if (job->close)
 		channel->set.close_backing(channel->set.context, job->close);
-	if (job->drop)
-		granted_drop(channel, job->drop);
 	free(job);
 }
 

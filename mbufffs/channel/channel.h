@@ -24,8 +24,8 @@ struct channel_settings {
 	uint32_t deaths_max; /* servers at work that may die over one request before it gets EIO */
 	uint32_t forget_ms;  /* how long forgotten nodes may wait, to be told together */
 	uint32_t linger_us;  /* how long the kernel's next message is awaited without sleeping */
-	/* The store's two directories, for what servers grant; the caller's. 0: there are none. */
-	int areas, hidden;
+	int areas; /* the root of the store, for what servers grant; the caller's. 0: there is none
+		    */
 	/* Begins a backing id (an ioctl on the device) for an open file: above 0, or -errno. */
 	int (*open_backing)(void *context, int fd);
 	/* Ends one; called from a thread of its own. */

@@ -285,27 +285,15 @@ static bool wants_memory(uint32_t opcode)
 	       opcode != FUSE_RMDIR;
 }
 
-/* What the server must know, before this request, of what was done without it. L */
-static void tell_granted(struct channel *channel, const struct request *request)
+/* The server must know what may come back, before this request. L */
+static void tell_of_memory(struct channel *channel, uint32_t opcode)
 {
-	const uint64_t nodes[] = { request->node, request_links(request) };
-	size_t i;
-
-	if (wants_memory(request->opcode)) {
-		if (channel->removed)
-			tell_forgotten(channel, channel->removed, FORGET_DONE);
-		channel->removed = 0;
-		flush_forgotten(channel);
-	}
-	for (i = 0; i < 2; i++) {
-		struct node *node = node_find(channel, nodes[i]);
-
-		if (!node || !node->hidden || channel->server < 0)
-			continue;
-		node->hidden = false;
-		node->watched = true;
-		tell_forgotten(channel, nodes[i], FORGET_HIDDEN);
-	}
+	if (!wants_memory(opcode))
+		return;
+	if (channel->removed)
+		tell_forgotten(channel, channel->removed, FORGET_DONE);
+	channel->removed = 0;
+	flush_forgotten(channel);
 }
 
 /* Keeps the request until it has a reply, and sends it to the server if there is one. */
@@ -330,7 +318,7 @@ static void forward(struct channel *channel, char *message, size_t length)
 	else
 		request = request_make(message, length);
 	if (request) {
-		tell_granted(channel, request);
+		tell_of_memory(channel, header->opcode);
 		request_append(channel, request);
 		flush_requests(channel);
 	}

@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -43,12 +42,12 @@ static bool at_rest(const struct channel *channel, uint64_t id)
 	return !request;
 }
 
-/* Whether no server has a part in the node: one that was removed counts its links differently. L */
+/* Whether no server has a part in the node: one that it removed counts its links differently. L */
 static bool is_plain(struct channel *channel, uint64_t id)
 {
 	const struct node *node = node_find(channel, id);
 
-	return at_rest(channel, id) && (!node || !(node->watched || node->hidden || node->emptied));
+	return at_rest(channel, id) && (!node || !(node->watched || node->emptied));
 }
 
 /* Whether the kernel may ask us for this node: it asks for the root without ever looking it up. L
@@ -375,32 +374,45 @@ bool granted_resize(struct channel *channel, const struct fuse_in_header *header
 
 /* Removing. */
 
-/* The name that a removed area has until the kernel forgets it. */
-static void hidden_name(char name[24], uint64_t id)
+/*
+ * Keeps an area that is to lose its last name for whoever has it open, or knows it in another way,
+ * until the kernel forgets it: its backing id does that. 0 or -1.
+ */
+static int keep(struct channel *channel, int directory, const char *name, uint64_t id)
 {
-	snprintf(name, 24, "%llu", (unsigned long long)id);
-}
+	struct open_reply reply = { 0 };
+	const struct node *node;
+	int fd, backing;
+	bool kept;
 
-void granted_drop(const struct channel *channel, uint64_t id)
-{
-	char name[24];
-
-	hidden_name(name, id);
-	/* ENOENT: a server has done it. */
-	(void)unlinkat(channel->set.hidden, name, 0);
-}
-
-/* Only a node that the kernel knows has an end that we hear of. L */
-static bool may_remove(struct channel *channel, uint64_t id)
-{
-	return node_find(channel, id) && is_plain(channel, id);
+	pthread_mutex_lock(&channel->lock);
+	node = node_find(channel, id);
+	kept = node && node->backing;
+	pthread_mutex_unlock(&channel->lock);
+	if (kept)
+		return 0;
+	if (is_registering(channel))
+		return -1;
+	fd = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	backing = channel->set.open_backing(channel->set.context, fd);
+	close(fd);
+	if (backing <= 0)
+		return -1;
+	reply.fh = (uint64_t)backing;
+	pthread_mutex_lock(&channel->lock);
+	kept = edit_open_reply(channel, id, &reply);
+	if (kept)
+		node_released(channel, id); /* nobody has opened it by that */
+	pthread_mutex_unlock(&channel->lock);
+	return kept ? 0 : -1;
 }
 
 /* 0 or -1. */
 static int take_away(struct channel *channel, int directory, const char *name, uint64_t limit)
 {
 	struct stat found;
-	char instead[24];
 	struct node *node;
 	uint64_t id;
 	bool may;
@@ -409,21 +421,20 @@ static int take_away(struct channel *channel, int directory, const char *name, u
 	    (uint64_t)found.st_blocks * 512 >= limit)
 		return -1;
 	pthread_mutex_lock(&channel->lock);
-	may = may_remove(channel, id);
+	/* Only a node that the kernel knows has an end that we hear of. */
+	may = node_find(channel, id) && is_plain(channel, id);
 	pthread_mutex_unlock(&channel->lock);
 	if (!may)
 		return -1;
 	if (found.st_nlink > 1)
 		return unlinkat(directory, name, 0);
-	hidden_name(instead, id);
-	if (renameat(directory, name, channel->set.hidden, instead))
+	if (keep(channel, directory, name, id) || unlinkat(directory, name, 0))
 		return -1;
 	pthread_mutex_lock(&channel->lock);
 	node = node_find(channel, id);
-	/* A server that has just started may have seen it there: then it is the server's. */
-	if (node && !node->watched) {
-		node->hidden = true;
-		/* Or what is mapped may: up to its size. */
+	if (node) {
+		node->removed = true;
+		/* What was open then may grow, and what is mapped, up to its size. */
 		node->reopened = node->opens || (uint64_t)found.st_size >= limit;
 	}
 	pthread_mutex_unlock(&channel->lock);

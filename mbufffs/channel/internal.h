@@ -54,7 +54,7 @@ struct node {
 	int32_t backing; /* the backing id of all opens of this node, 0: none yet */
 	bool watched;	 /* the server wants to hear of its end */
 	bool emptied;	 /* the server was told that it is not open, and decides who may open it */
-	bool hidden;	 /* removed by granted.c, and no server knows of that */
+	bool removed;	 /* by granted.c: only its backing id keeps it */
 	bool reopened;	 /* it was open then, or since, or mapped: it may have grown */
 };
 
@@ -62,7 +62,6 @@ struct node {
 struct job {
 	struct job *after;
 	int32_t close;	     /* a backing id to end */
-	uint64_t drop;	     /* a removed area that the kernel has forgotten, after that */
 	uint32_t length;     /* of: */
 	char notification[]; /* a message to write to the device */
 };
@@ -105,7 +104,8 @@ struct channel {
 	bool inherited;		 /* the present server has told of none yet, and is not the first */
 	bool greeted;		 /* the present server has answered its INIT */
 	uint64_t granted; /* by the present server: bytes of areas that granted.c may change */
-	uint64_t removed; /* an area that was dropped here since servers heard of any */
+	uint64_t removed; /* an area that granted.c removed and that has gone, unheard of by servers
+			   */
 	bool ended, ready, passthrough, setxattr_ext;
 	bool stalled; /* the server's socket was full: wait until it can take more */
 
@@ -154,7 +154,6 @@ void flush_requests(struct channel *channel);			       /* L */
 
 /* changes.c. The last: nobody knows whether the request has been done; the kernel asks again. L */
 bool request_changes_names(const struct request *request);
-uint64_t request_links(const struct request *request);
 void invalidate_doubtful(struct channel *channel, const struct request *request);
 
 /* granted.c: false where the server must be asked. */
@@ -167,7 +166,6 @@ bool granted_create(struct channel *channel, const struct fuse_in_header *header
 bool granted_resize(struct channel *channel, const struct fuse_in_header *header,
 		    const struct fuse_setattr_in *in);
 bool granted_unlink(struct channel *channel, const struct fuse_in_header *header, const char *name);
-void granted_drop(const struct channel *channel, uint64_t id); /* what was removed is forgotten */
 
 /* device.c and server.c: the two readers. */
 void from_kernel(struct channel *channel, char *message, size_t length);

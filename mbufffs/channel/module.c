@@ -40,7 +40,7 @@ static void close_backing(void *context, int32_t id)
 
 static int face_init(struct face *self, PyObject *args, PyObject *keywords)
 {
-	static char *names[] = { "device",   "passthrough", "elsewhere",  "areas", "hidden",
+	static char *names[] = { "device",   "passthrough", "elsewhere",  "areas",
 				 "grace_ms", "keep_limit",  "deaths_max", NULL };
 	struct channel_settings settings = {
 		.grace_ms = 2000,
@@ -57,9 +57,9 @@ static int face_init(struct face *self, PyObject *args, PyObject *keywords)
 		PyErr_SetString(PyExc_RuntimeError, "a Channel is initialised once");
 		return -1;
 	}
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "i|$ppiiInI", names, &device, &passthrough,
-					 &elsewhere, &settings.areas, &settings.hidden,
-					 &settings.grace_ms, &keep_limit, &settings.deaths_max))
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "i|$ppiInI", names, &device, &passthrough,
+					 &elsewhere, &settings.areas, &settings.grace_ms,
+					 &keep_limit, &settings.deaths_max))
 		return -1;
 	settings.device = device;
 	settings.context = (void *)(intptr_t)device;

@@ -91,7 +91,6 @@ enum {
 	FORGET_UNOPENED = 0, /* the kernel knows the node, no file of it is open */
 	FORGET_DONE = 1,     /* the kernel has forgotten it; all FORGETs but answers are this */
 	FORGET_OPEN = 2,
-	FORGET_HIDDEN = 3, /* granted.c has removed it: it has its hidden name, and is yours now */
 };
 
 /*

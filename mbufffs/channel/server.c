@@ -279,7 +279,7 @@ static void one_notification(struct channel *channel, const char *message, size_
 	pthread_mutex_lock(&channel->lock);
 	switch (header->error) {
 	case PRIVATE_GRANT:
-		if (rest == sizeof(uint64_t) && channel->set.areas > 0 && channel->set.hidden > 0)
+		if (rest == sizeof(uint64_t) && channel->set.areas > 0)
 			memcpy(&channel->granted, body, sizeof(uint64_t));
 		break;
 	case PRIVATE_WATCH:
@@ -292,7 +292,6 @@ static void one_notification(struct channel *channel, const char *message, size_
 			if (!node)
 				continue;
 			node->watched = true;
-			node->hidden = false;
 			if (!node->lookups)
 				node_forget(channel, id, 0);
 		}

@@ -352,6 +352,7 @@ def test_rounds_of_create_write_unlink_grow_nothing(
              "no descriptor more than before")
     assert resident() - memory < 4 << 20
     wait_for(lambda: not list((mounted.state.store / "hidden").iterdir()), "no removed area left")
+    wait_for(lambda: mounted.info()["used"] <= info["used"], "the memory is back")
 
 
 def test_a_gigabyte_being_allocated_holds_nobody_up(new_mount: Callable[..., Mounted]) -> None:

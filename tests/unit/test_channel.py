@@ -131,7 +131,7 @@ def test_python_and_c_use_the_same_private_words() -> None:
         32, word("PRIVATE_WATCH"), 0, 5, 6)
     assert struct.unpack("=IiQQ", channel.ask_message(5)) == (24, word("PRIVATE_ASK"), 0, 5)
     assert struct.unpack("=IiQQ", channel.grant_message(5)) == (24, word("PRIVATE_GRANT"), 0, 5)
-    for name in ("FORGET_UNOPENED", "FORGET_DONE", "FORGET_OPEN", "FORGET_HIDDEN"):
+    for name in ("FORGET_UNOPENED", "FORGET_DONE", "FORGET_OPEN"):
         assert getattr(channel, name) == word(name)
     assert f'FALLOCATE_NAME "{channel.FALLOCATE_NAME.decode()}"' in header
     assert channel.split_exchange(0x12345 << word("EXCHANGE_TAG_SHIFT") | 2) == (2, 0x12345)

@@ -17,7 +17,7 @@ import trio
 
 from mbufffs.backends import ROOT
 from mbufffs.backends.shmem import ShmemBackend, prepare_store
-from mbufffs.channel import FORGET_DONE, FORGET_HIDDEN
+from mbufffs.channel import FORGET_DONE
 from mbufffs.operations import Operations
 from tests.conftest import PREFIX
 
@@ -65,20 +65,7 @@ def test_a_removed_area_is_not_found_by_its_handle(served: Served) -> None:
     served.fails(errno.ESTALE, served.operations.lookup, node, b".", Ours())
 
 
-def test_an_area_that_the_channel_has_removed_has_no_link_and_goes_when_it_is_forgotten(
-        served: Served) -> None:
-    served.do(served.operations.create, ROOT, b"a", 0o600, 0, Ours())
-    node = served.backend.lookup(ROOT, b"a").node
-    hidden = served.store / "hidden" / str(node)
-    (served.store / "areas/a").rename(hidden)
-    served.do(served.operations.forget, [(node, FORGET_HIDDEN)])
-    assert served.do(served.operations.getattr, node, Ours()).st_nlink == 0
-    assert hidden.exists()
-    served.do(served.operations.forget, [(node, FORGET_DONE)])
-    assert not hidden.exists()
-
-
-def test_an_area_that_the_channel_has_removed_and_dropped_is_no_news(served: Served) -> None:
+def test_the_end_of_an_area_that_the_channel_has_removed_is_no_news(served: Served) -> None:
     served.do(served.operations.forget, [(7, FORGET_DONE)])
 
 
