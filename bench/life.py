@@ -104,6 +104,44 @@ def working(rounds: int) -> list[Fact]:
     return [Fact(name, "us", figures) for name, figures in facts.items()]
 
 
+def _keep_to(pid: int, processors: set[int]) -> None:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), processors)
+
+
+def placed(rounds: int) -> list[Fact]:
+    """Where the scheduler puts the keeper makes more of a difference than most changes do.
+
+    It is the scheduler's choice in all other measures.
+    """
+    count = 1000
+    allowed = os.sched_getaffinity(0)
+    here, *others = sorted(allowed)
+    facts: dict[str, list[float]] = {}
+    with ours(64 * MIB) as (place, state):
+        assert place.directory
+        directory = os.open(place.directory, os.O_RDONLY)
+        (place.directory / "open").touch()
+        loops_of = {"open + close": partial(loops.open_close,
+                                            os.fsencode(place.directory / "open"), count),
+                    "create + truncate 4 KiB + close":
+                        partial(loops.create, directory, 0, count, 4 * KIB, False),
+                    "unlink": partial(loops.unlink, directory, 0, count)}
+        try:
+            os.sched_setaffinity(0, {here})
+            for _ in range(rounds):
+                for where, processor in (("the client's processor", here),
+                                         *(("another processor", other) for other in others[:1])):
+                    _keep_to(_processes(state)[0], {processor})
+                    for name, loop in loops_of.items():
+                        facts.setdefault(f"{name}, the keeper on {where}", []).append(
+                            loop() * 1e6 / count)
+        finally:
+            os.sched_setaffinity(0, allowed)
+            os.close(directory)
+    return [Fact(name, "us", figures) for name, figures in facts.items()]
+
+
 def _thousand(directory: int, number: int) -> list[float]:
     """Five times; they are there in the end."""
     figures: list[float] = []
