@@ -102,14 +102,22 @@ def _allow_descriptors() -> int:
 
 
 @contextlib.contextmanager
-def passthrough_ll() -> Iterator[Place]:
+def _passthrough_ll(name: str, more: str = "") -> Iterator[Place]:
     with temporary() as mountpoint, temporary("/dev/shm") as source:
-        options = f"source={source},cache=always,timeout=3600"
+        options = f"source={source},cache=always,timeout=3600{more}"
         # It keeps a descriptor for each file that the kernel knows.
         most = _allow_descriptors() * 9 // 10
-        with _mounted("passthrough_ll", [_c_example(), "-f", "-o", options], mountpoint,
-                      most) as place:
+        with _mounted(name, [_c_example(), "-f", "-o", options], mountpoint, most) as place:
             yield place
+
+
+def passthrough_ll() -> contextlib.AbstractContextManager[Place]:
+    return _passthrough_ll("passthrough_ll")
+
+
+def passthrough_ll_with_rights() -> contextlib.AbstractContextManager[Place]:
+    """The kernel asks for a directory's attributes after each change, to know who may do what."""
+    return _passthrough_ll("passthrough_ll, rights", ",default_permissions")
 
 
 @contextlib.contextmanager
@@ -165,7 +173,8 @@ def _posix_shm(size: int) -> int:
 
 
 DESCRIPTORS = (Place("memfd", memory=_memfd), Place("POSIX shm", memory=_posix_shm))
-MOUNTED = (huge_tmpfs, overlayfs, passthrough_ll, pyfuse3_passthroughfs, pyfuse3_tmpfs)
+MOUNTED = (huge_tmpfs, overlayfs, passthrough_ll, passthrough_ll_with_rights,
+           pyfuse3_passthroughfs, pyfuse3_tmpfs)
 
 
 def enter_all(stack: ExitStack) -> list[Place]:

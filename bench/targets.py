@@ -11,6 +11,7 @@ from bench.life import Fact
 from mbufffs.bench.compare import Result
 
 C_EXAMPLE = "passthrough_ll"
+C_EXAMPLE_WITH_RIGHTS = "passthrough_ll, rights"  # as libfuse's passthrough_hp always has them
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ TARGETS = [
     Target("open + close, 16 processes", "mbufffs", 2.0, of="open + close"),
     Target("create + truncate 4 KiB + close", C_EXAMPLE, 1.25),
     Target("unlink", C_EXAMPLE, 1.5),
+    Target("unlink", C_EXAMPLE_WITH_RIGHTS, 1.5),
     Target("ls -l of 10,000, cold", C_EXAMPLE, 1.5),
     Target("ls -l of 10,000, warm", C_EXAMPLE, 1.5),
 ]
