@@ -107,7 +107,8 @@ def prove(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("fact", facts())
 def test_fact(prove: Prove, fact: str) -> None:
-    if os.geteuid() != 0 and f"FACT({fact})" in (FACTS / "granted.c").read_text():
+    if os.geteuid() != 0 and any(f"FACT({fact})" in text for text in
+                                 map(Path.read_text, FACTS.glob("*.c")) if "store.h" in text):
         pytest.skip("file handles need root")
     prove(fact)
 
