@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,13 @@ def _on_processor(pid: int) -> float:
                for task in Path(f"/proc/{pid}/task").iterdir()) / 1e3
 
 
+def _life_of(directory: int, count: int) -> dict[str, Callable[[], float]]:
+    """Loops over so many areas: the first makes them, the last removes them."""
+    return {"create + truncate 4 KiB + close":
+                partial(loops.create, directory, 0, count, 4 * KIB, False),
+            "unlink": partial(loops.unlink, directory, 0, count)}
+
+
 def working(rounds: int) -> list[Fact]:
     """Of the keeper and the server, for one of each: unlike a time, it does not depend on wakes."""
     count = 1000
@@ -86,10 +93,7 @@ def working(rounds: int) -> list[Fact]:
         assert place.directory
         directory = os.open(place.directory, os.O_RDONLY)
         try:
-            loops_of = {
-                "create + truncate 4 KiB + close":
-                    partial(loops.create, directory, 0, count, 4 * KIB, False),
-                "unlink": partial(loops.unlink, directory, 0, count)}
+            loops_of = _life_of(directory, count)
             for _ in range(rounds):
                 for name, loop in loops_of.items():
                     before = [_on_processor(pid) for pid in _processes(state)]
@@ -122,11 +126,9 @@ def placed(rounds: int) -> list[Fact]:
         assert place.directory
         directory = os.open(place.directory, os.O_RDONLY)
         (place.directory / "open").touch()
-        loops_of = {"open + close": partial(loops.open_close,
-                                            os.fsencode(place.directory / "open"), count),
-                    "create + truncate 4 KiB + close":
-                        partial(loops.create, directory, 0, count, 4 * KIB, False),
-                    "unlink": partial(loops.unlink, directory, 0, count)}
+        loops_of: dict[str, Callable[[], float]] = {
+            "open + close": partial(loops.open_close, os.fsencode(place.directory / "open"), count),
+            **_life_of(directory, count)}
         try:
             os.sched_setaffinity(0, {here})
             for _ in range(rounds):

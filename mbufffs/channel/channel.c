@@ -194,18 +194,15 @@ static void queue_job(struct channel *channel, struct job *job)
 	pthread_cond_signal(&channel->work);
 }
 
-/* When the kernel has forgotten its node. L */
-static void queue_last_close(struct channel *channel, const struct node *node)
+/* L */
+static void queue_close_job(struct channel *channel, int32_t backing, bool light)
 {
 	struct job *job = calloc(1, sizeof(*job));
 
-	channel->count.backing--;
 	if (!job)
 		return; /* the kernel keeps the file until the mount goes */
-	job->close = node->backing;
-	if (node->removed)
-		channel->removed = node->entry.key;
-	if (node->removed && !node->reopened) {
+	job->close = backing;
+	if (light) {
 		job->after = channel->light;
 		channel->light = job;
 	} else {
@@ -225,8 +222,12 @@ void node_forget(struct channel *channel, uint64_t id, uint64_t lookups)
 	}
 	table_remove(&channel->nodes, &node->entry);
 	/* First the close: the memory of a removed area is to be back when its name goes. */
-	if (node->backing)
-		queue_last_close(channel, node);
+	if (node->backing) {
+		channel->count.backing--;
+		queue_close_job(channel, node->backing, node->removed && !node->reopened);
+		if (node->removed)
+			channel->removed = id;
+	}
 	if (node->watched)
 		tell_forgotten_later(channel, id);
 	free(node);
@@ -244,12 +245,7 @@ void node_released(struct channel *channel, uint64_t id)
 
 void queue_close(struct channel *channel, int32_t backing)
 {
-	struct job *job = calloc(1, sizeof(*job));
-
-	if (!job)
-		return; /* the kernel keeps the file until the mount goes */
-	job->close = backing;
-	queue_job(channel, job);
+	queue_close_job(channel, backing, false);
 }
 
 void queue_notification(struct channel *channel, const void *message, size_t length)
