@@ -60,7 +60,7 @@ def main(rounds: int, only: str, quick: bool, vm: bool, directory: Path) -> None
 def _facts(rounds: int) -> list[life.Fact]:
     _say("a mount's life")
     return [life.mounting(rounds), life.failing_over(rounds), life.idling(),
-            *life.working(rounds), *life.placed(rounds), *life.growing(100_000)]
+            *life.working(rounds), *life.carried(rounds), *life.growing(100_000)]
 
 
 def _say(text: str) -> None:

@@ -108,39 +108,28 @@ def working(rounds: int) -> list[Fact]:
     return [Fact(name, "us", figures) for name, figures in facts.items()]
 
 
-def _keep_to(pid: int, processors: set[int]) -> None:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), processors)
-
-
-def placed(rounds: int) -> list[Fact]:
-    """Where the scheduler puts the keeper makes more of a difference than most changes do.
-
-    It is the scheduler's choice in all other measures.
-    """
+def carried(rounds: int) -> list[Fact]:
+    """The kernel's messages by io_uring, where it has it, and by /dev/fuse alone."""
     count = 1000
-    allowed = os.sched_getaffinity(0)
-    here, *others = sorted(allowed)
     facts: dict[str, list[float]] = {}
-    with ours(64 * MIB) as (place, state):
-        assert place.directory
-        directory = os.open(place.directory, os.O_RDONLY)
-        (place.directory / "open").touch()
-        loops_of: dict[str, Callable[[], float]] = {
-            "open + close": partial(loops.open_close, os.fsencode(place.directory / "open"), count),
-            **_life_of(directory, count)}
-        try:
-            os.sched_setaffinity(0, {here})
-            for _ in range(rounds):
-                for where, processor in (("the client's processor", here),
-                                         *(("another processor", other) for other in others[:1])):
-                    _keep_to(_processes(state)[0], {processor})
-                    for name, loop in loops_of.items():
-                        facts.setdefault(f"{name}, the keeper on {where}", []).append(
-                            loop() * 1e6 / count)
-        finally:
-            os.sched_setaffinity(0, allowed)
-            os.close(directory)
+    with contextlib.ExitStack() as stack:
+        mounts: list[tuple[str, dict[str, Callable[[], float]]]] = []
+        for io_uring in (True, False):
+            place, state = stack.enter_context(ours(64 * MIB, io_uring=io_uring))
+            assert place.directory
+            if io_uring and not ask(state, {"ask": "info"})["io_uring"]:
+                return []
+            directory = os.open(place.directory, os.O_RDONLY)
+            stack.callback(os.close, directory)
+            (place.directory / "open").touch()
+            mounts.append(("io_uring" if io_uring else "/dev/fuse", {
+                "open + close": partial(loops.open_close, os.fsencode(place.directory / "open"),
+                                        count),
+                **_life_of(directory, count)}))
+        for _ in range(rounds):
+            for way, loops_of in mounts:
+                for name, loop in loops_of.items():
+                    facts.setdefault(f"{name}, by {way}", []).append(loop() * 1e6 / count)
     return [Fact(name, "us", figures) for name, figures in facts.items()]
 
 

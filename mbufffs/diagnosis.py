@@ -40,6 +40,15 @@ def _passthrough(machine: Machine) -> Check:
     return Check("kernel", True, found, needed)
 
 
+def _uring(machine: Machine) -> Check:
+    """Not having it is no fault: everything works without it, and most of it as fast."""
+    name = "io_uring"
+    needed = "Linux 6.18 with CONFIG_FUSE_IO_URING, for quicker open and create"
+    if machine.kernel < (6, 18) or not machine.uring:
+        return Check(name, True, "not for FUSE; messages go by /dev/fuse", needed)
+    return Check(name, True, "the kernel has FUSE over it", needed)
+
+
 def _device(machine: Machine) -> Check:
     name, needed = "/dev/fuse", "a device that can be opened"
     if machine.fuse_device in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
@@ -153,7 +162,8 @@ def _contiguous(machine: Machine) -> Check:
 def checks(machine: Machine) -> list[Check]:
     """Every check, in the order in which a person would put things right."""
     return [
-        _device(machine), _passthrough(machine), _capability(machine), _helper(machine),
+        _device(machine), _passthrough(machine), _uring(machine), _capability(machine),
+        _helper(machine),
         *_packages(machine), _module(machine), _contiguous(machine), _place(machine),
         _memory(machine), _swap_lock(machine), _other_users(machine)]
 

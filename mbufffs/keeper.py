@@ -29,6 +29,7 @@ from mbufffs.channel import Channel, messages
 from mbufffs.errors import Unavailable, one_line
 from mbufffs.memory import contiguous
 from mbufffs.state import state_of
+from mbufffs.uring import Permission
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Settings:
     store: str | None = None
     passthrough: bool = True
     huge: bool = True
+    io_uring: bool = True
     nonempty: bool = False
     allow_other: bool = True
 
@@ -97,6 +99,7 @@ class Keeper:
         self._failures = 0
         self._replies = 0  # of all servers, when the present one started
         self._start_at: float | None = None
+        self._uring = Permission()
         self._stop = False
         self._announced = False
         self._started = time.monotonic()
@@ -112,6 +115,7 @@ class Keeper:
             self._registry = _registry(settings.backend)
             self._mount()
         except OSError:
+            self._uring.give_back()
             if empty:
                 store.discard(state, areas=False)
             raise
@@ -126,13 +130,16 @@ class Keeper:
             # One for all servers: what happens while there is none is kept for the next.
             self._events = self._registry.events()
         options = ["allow_other"] if settings.allow_other else []
+        passthrough = settings.passthrough and os.geteuid() == 0
+        rings = passthrough and settings.io_uring and self._uring.take()
         self._device = mounts.mount_fuse(settings.mountpoint, options)
         areas = 0
         if self._registry is None and os.geteuid() == 0:
             # For what servers grant; it stays open as long as the device does.
             areas = os.open(state.store / "areas", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._channel = Channel(self._device,
-                                passthrough=settings.passthrough and os.geteuid() == 0,
+                                passthrough=passthrough,
+                                rings=rings,
                                 elsewhere=self._registry is not None,
                                 areas=areas)
         with contextlib.suppress(FileNotFoundError):
@@ -183,6 +190,7 @@ class Keeper:
     def _on_channel(self) -> None:
         os.read(self._channel.fileno(), 8)
         if self._channel.ready and not self._announced:
+            self._uring.give_back()
             self._announced = True
             self._announce(None)
         if self._channel.state == "idle" and self._server is not None:
@@ -283,6 +291,7 @@ class Keeper:
             "backend": "shmem" if self._registry is None else "device",
             "passthrough": self._channel.passthrough,
             "passthrough_reason": reason,
+            "io_uring": self._channel.rings,
             "locked": self._locked,
             "keeper": os.getpid(),
             "server": self._server.pid if self._server else None,
@@ -293,11 +302,13 @@ class Keeper:
             "contiguous": None if self._registry is None else asdict(contiguous()),
             "messages": messages(counters),
             "channel": {name: counters[name] for name in (
-                "resent", "dropped", "malformed", "interrupted", "kept", "nodes", "backing")},
+                "ringed", "resent", "dropped", "malformed", "interrupted", "kept", "nodes",
+                "backing")},
         }
 
     def _close(self) -> None:
         """Leaves no dead mount, no server and no socket behind; areas stay in the store."""
+        self._uring.give_back()
         if self._channel.state != "ended":
             try:
                 mounts.unmount(self.settings.mountpoint)

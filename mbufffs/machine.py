@@ -15,6 +15,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from mbufffs import uring
 from mbufffs.backends.registry import Registry
 from mbufffs.memory import Contiguous, contiguous, meminfo
 from mbufffs.privileges import has_cap_sys_admin
@@ -26,6 +27,7 @@ class Machine:
 
     release: str
     passthrough_configured: bool | None  # None: the kernel does not tell
+    uring: bool  # FUSE over io_uring, whether its switch is on or off
     fuse_device: int  # errno of opening it, 0 for none
     user: int
     sys_admin: bool
@@ -62,6 +64,14 @@ def _configured(release: str) -> bool | None:
     except OSError:
         return None
     return "CONFIG_FUSE_PASSTHROUGH=y\n" in text
+
+
+def _io_uring() -> bool:
+    """Whether root may use it: 1 closes it to ordinary users, 2 to all."""
+    try:
+        return Path("/proc/sys/kernel/io_uring_disabled").read_text().strip() != "2"
+    except OSError:  # before Linux 6.6
+        return True
 
 
 def _module() -> int | str:
@@ -133,7 +143,8 @@ def look() -> Machine:
     except OSError:  # a kernel without swap
         swaps = 0
     return Machine(
-        release=release, passthrough_configured=_configured(release), fuse_device=_fuse_device(),
+        release=release, passthrough_configured=_configured(release),
+        uring=uring.SWITCH.exists() and _io_uring(), fuse_device=_fuse_device(),
         user=os.geteuid(),
         sys_admin=has_cap_sys_admin(os.getpid()),
         user_namespace=Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"],

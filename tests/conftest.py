@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from mbufffs import mounts
+from mbufffs import mounts, uring
 from mbufffs.backends.registry import DEVICE
 from mbufffs.client import ask
 from mbufffs.errors import NotMounted
@@ -145,13 +145,19 @@ def _take_down_leftovers() -> None:
         for left in runtime_directory().iterdir():
             if _is_left(left.name):
                 take_down(State("/nonexistent", left))
+    for mountpoint in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if _is_left(mountpoint.name):
+            with contextlib.suppress(OSError):
+                mountpoint.rmdir()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_leftovers() -> Iterator[None]:
     """Clears what a run that was killed has left, and fails when this one leaves something."""
     _take_down_leftovers()
+    switch = uring.SWITCH.read_text() if uring.SWITCH.exists() else None
     yield
+    assert switch is None or uring.SWITCH.read_text() == switch
     left = [m.mountpoint for m in mounts.mount_table() if _is_left(m.mountpoint)]
     assert not left, f"mounts left behind: {left}"
 

@@ -71,10 +71,12 @@ def tmpfs() -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def ours(limit: int | None, backend: str = "shmem") -> Iterator[tuple[Place, State]]:
-    """A mount of this package for the time of the measurement; `limit` as in Settings."""
+def ours(limit: int | None, backend: str = "shmem", *,
+         io_uring: bool = True) -> Iterator[tuple[Place, State]]:
+    """A mount of this package for the time of the measurement; all as in Settings."""
     with temporary() as mountpoint:
-        start(Settings(str(mountpoint), backend=backend, limit=limit, allow_other=False))
+        start(Settings(str(mountpoint), backend=backend, limit=limit, io_uring=io_uring,
+                       allow_other=False))
         try:
             yield Place("mbufffs", mountpoint), state_of(str(mountpoint))
         finally:

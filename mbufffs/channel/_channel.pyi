@@ -8,6 +8,7 @@ class Channel:
         device: int,
         *,
         passthrough: bool = ...,
+        rings: bool = ...,
         elsewhere: bool = ...,
         areas: int = ...,
         grace_ms: int = ...,
@@ -24,3 +25,5 @@ class Channel:
     def ready(self) -> bool: ...
     @property
     def passthrough(self) -> bool: ...
+    @property
+    def rings(self) -> bool: ...

@@ -54,23 +54,13 @@ void channel_end(struct channel *channel)
 		shutdown(channel->server, SHUT_RDWR);
 	pthread_cond_signal(&channel->work);
 	pthread_mutex_unlock(&channel->lock);
+	if (channel->rings)
+		rings_end(channel->rings);
 	channel_wake(channel);
 	channel_signal(channel);
 }
 
-/* 0 or -errno; -ENOENT: nobody waits for this reply any more. */
-int write_device(struct channel *channel, const void *message, size_t length)
-{
-	ssize_t written;
-
-	do
-		written = write(channel->set.device, message, length);
-	while (written < 0 && errno == EINTR);
-	if (written < 0)
-		return -errno;
-	return (size_t)written == length ? 0 : -EIO;
-}
-
+/* 0 or -errno; -ENOENT: nobody waits for this reply any more. A ring does not say. */
 int answer(struct channel *channel, uint64_t unique, int error, const void *body, size_t length)
 {
 	struct fuse_out_header header = {
@@ -83,7 +73,14 @@ int answer(struct channel *channel, uint64_t unique, int error, const void *body
 		{ .iov_base = (void *)body, .iov_len = length },
 	};
 
-	return writev(channel->set.device, parts, length ? 2 : 1) < 0 ? -errno : 0;
+	ssize_t written;
+
+	if (channel->rings && rings_answer(channel->rings, unique, error, body, length))
+		return 0;
+	do
+		written = writev(channel->set.device, parts, length ? 2 : 1);
+	while (written < 0 && errno == EINTR);
+	return written < 0 ? -errno : 0;
 }
 
 int answered(struct channel *channel, const struct fuse_in_header *header, int error,
@@ -288,11 +285,18 @@ void wake_pollers(struct channel *channel)
 	}
 }
 
+static void notify(struct channel *channel, const void *message, size_t length)
+{
+	/* Fails for what the kernel has forgotten meanwhile. */
+	while (write(channel->set.device, message, length) < 0 && errno == EINTR)
+		;
+}
+
 /* Frees it. */
 static void do_job(struct channel *channel, struct job *job)
 {
 	if (job->length)
-		write_device(channel, job->notification, job->length);
+		notify(channel, job->notification, job->length);
 	if (job->close)
 		channel->set.close_backing(channel->set.context, job->close);
 	free(job);
@@ -440,6 +444,7 @@ struct channel *channel_new(const struct channel_settings *settings)
 	channel->server = -1;
 	channel->pollers_max = POLLERS_FIRST;
 	channel->jobs_end = &channel->jobs;
+	pthread_mutex_init(&channel->turn, NULL);
 	pthread_mutex_init(&channel->lock, NULL);
 	pthread_cond_init(&channel->work, NULL);
 	channel->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -459,7 +464,11 @@ struct channel *channel_new(const struct channel_settings *settings)
 
 int channel_start(struct channel *channel)
 {
-	int error = pthread_create(&channel->worker_thread, NULL, worker_loop, channel);
+	int error;
+
+	if (channel->set.rings)
+		channel->rings = rings_new(channel);
+	error = pthread_create(&channel->worker_thread, NULL, worker_loop, channel);
 
 	if (error)
 		return -error;
@@ -491,6 +500,8 @@ void channel_free(struct channel *channel)
 		pthread_join(channel->server_thread, NULL);
 		pthread_join(channel->worker_thread, NULL);
 	}
+	if (channel->rings)
+		rings_free(channel->rings);
 	for (request = channel->first; request; request = after) {
 		after = request->after;
 		request_remove(channel, request);
@@ -517,6 +528,7 @@ void channel_free(struct channel *channel)
 		close(channel->wake);
 	pthread_cond_destroy(&channel->work);
 	pthread_mutex_destroy(&channel->lock);
+	pthread_mutex_destroy(&channel->turn);
 	free(channel);
 }
 
@@ -555,6 +567,16 @@ bool channel_passthrough(struct channel *channel)
 	passthrough = channel->passthrough;
 	pthread_mutex_unlock(&channel->lock);
 	return passthrough;
+}
+
+bool channel_rings(struct channel *channel)
+{
+	bool ringing;
+
+	pthread_mutex_lock(&channel->lock);
+	ringing = channel->ringing;
+	pthread_mutex_unlock(&channel->lock);
+	return ringing;
 }
 
 void channel_counters(struct channel *channel, struct channel_counters *counters)

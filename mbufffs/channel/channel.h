@@ -18,7 +18,8 @@
 struct channel_settings {
 	int device;	  /* the /dev/fuse descriptor; the caller's, stays open while threads run */
 	bool passthrough; /* ask the kernel for it; it may decline */
-	bool elsewhere;	  /* directories change by other means than this mount, too */
+	bool rings;	/* FUSE over io_uring where passthrough is granted, if the kernel has it */
+	bool elsewhere; /* directories change by other means than this mount, too */
 	uint32_t grace_ms;   /* how long an interrupted request may wait for its reply */
 	size_t keep_limit;   /* bytes of unanswered requests; more are refused with ENOMEM */
 	uint32_t deaths_max; /* servers at work that may die over one request before it gets EIO */
@@ -42,6 +43,7 @@ enum channel_state {
 struct channel_counters {
 	uint64_t received[CHANNEL_OPCODES]; /* messages of the kernel */
 	uint64_t answered[CHANNEL_OPCODES]; /* of these, answered without the server */
+	uint64_t ringed;		    /* of the kernel's messages, come by a ring */
 	uint64_t forwarded;		    /* messages to servers, those sent again too */
 	uint64_t replies;		    /* replies of servers that were passed on */
 	uint64_t resent;		    /* requests sent to another server once more */
@@ -69,12 +71,13 @@ int channel_start(struct channel *channel);
  */
 int channel_attach(struct channel *channel, int socket);
 
-/* An eventfd that counts changes of what the three functions below return. */
+/* An eventfd that counts changes of what the four functions below return. */
 int channel_event(const struct channel *channel);
 
 enum channel_state channel_state(struct channel *channel);
 bool channel_ready(struct channel *channel);	   /* INIT has been answered */
 bool channel_passthrough(struct channel *channel); /* ... and passthrough was granted */
+bool channel_rings(struct channel *channel);	   /* ... and io_uring */
 
 void channel_counters(struct channel *channel, struct channel_counters *counters);
 

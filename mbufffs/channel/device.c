@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -133,21 +132,6 @@ static void remember_poll(struct channel *channel, const struct fuse_poll_in *in
 			poller->entry.key = in->kh;
 			table_add(&channel->pollers, &poller->entry);
 		}
-	}
-	pthread_mutex_unlock(&channel->lock);
-}
-
-static void interrupt(struct channel *channel, uint64_t unique)
-{
-	struct request *request;
-
-	pthread_mutex_lock(&channel->lock);
-	request = (struct request *)table_find(&channel->requests, unique);
-	/* INIT has no client that could be interrupted. */
-	if (request && !request->interrupted && !request->greeting) {
-		request->interrupted = now_ms() + 1;
-		channel->interrupts++;
-		channel_wake(channel);
 	}
 	pthread_mutex_unlock(&channel->lock);
 }
@@ -320,6 +304,7 @@ static void forward(struct channel *channel, char *message, size_t length)
 	if (request) {
 		tell_of_memory(channel, header->opcode);
 		request_append(channel, request);
+		look_later(channel, request);
 		flush_requests(channel);
 	}
 	pthread_mutex_unlock(&channel->lock);
@@ -371,24 +356,19 @@ void from_kernel(struct channel *channel, char *message, size_t length)
 		forward(channel, message, length);
 }
 
-/*
- * Stays awake for a moment: the next message mostly follows at once, and to be woken on another
- * processor than its sender's costs more than most of what is answered here. Who else wants this
- * processor gets it.
- */
-static void linger(const struct channel *channel)
+static bool has_message(void *argument)
 {
+	const struct channel *channel = argument;
 	struct pollfd device = { .fd = channel->set.device, .events = POLLIN };
-	const uint64_t end = now_us() + channel->set.linger_us;
 
-	while (poll(&device, 1, 0) == 0 && now_us() < end)
-		sched_yield();
+	return poll(&device, 1, 0) != 0;
 }
 
 void *device_loop(void *argument)
 {
 	struct channel *channel = argument;
 	char *message = channel->device_message;
+	struct lingering lingering = { 0 };
 
 	for (;;) {
 		ssize_t length = read(channel->set.device, message, CHANNEL_MESSAGE_MAX);
@@ -399,10 +379,12 @@ void *device_loop(void *argument)
 		/* ENODEV: unmounted, or the connection was aborted. */
 		if (length <= 0)
 			break;
+		pthread_mutex_lock(&channel->turn);
 		from_kernel(channel, message, (size_t)length);
+		pthread_mutex_unlock(&channel->turn);
 		do_light_jobs(channel);
-		if (channel->set.linger_us)
-			linger(channel);
+		if (channel->set.linger_us && !channel_rings(channel))
+			linger(&lingering, channel->set.linger_us, has_message, channel);
 	}
 	channel_end(channel);
 	return NULL;

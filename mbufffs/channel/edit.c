@@ -5,6 +5,9 @@
 
 #include "internal.h"
 
+/* The protocol of Linux 6.18, the first that this has been seen to work with; 6.14 began it. */
+#define RINGS_MINOR 45
+
 /*
  * pyfuse3 tells its handler neither which open file polls nor for what: both come where the handle
  * of the file would be, which says no more than the node. The kernel counts `kh` up from 1.
@@ -22,6 +25,7 @@ bool edit_init_request(struct channel *channel, char *message, size_t length)
 	struct init_request *in = (void *)(message + sizeof(*header));
 	struct request *kept;
 
+	channel->minor = in->minor;
 	channel->offered = in->flags;
 	channel->offered2 = 0;
 	if ((in->flags & INIT_EXTENDED) && length >= sizeof(*header) + sizeof(*in))
@@ -60,6 +64,12 @@ bool edit_init_reply(struct channel *channel, char *body, size_t length)
 		out->flags2 |= INIT2_PASSTHROUGH;
 		out->max_stack_depth = 1;
 		channel->passthrough = true;
+	}
+	/* Without passthrough the data would be copied once more than by the device. */
+	if (channel->rings && channel->passthrough && channel->minor >= RINGS_MINOR &&
+	    (channel->offered2 & INIT2_OVER_IO_URING) && out->max_write <= rings_payload()) {
+		out->flags2 |= INIT2_OVER_IO_URING;
+		channel->ringing = true;
 	}
 	channel->setxattr_ext = out->flags & INIT_SETXATTR_EXT;
 	return true;

@@ -7,6 +7,7 @@
 
 #include "channel.h"
 #include "protocol.h"
+#include "rings.h"
 
 /* A hash table of entries that are embedded, as first member, in what they find. */
 struct entry {
@@ -36,6 +37,7 @@ struct request {
 	struct request *before, *after;
 	uint64_t node;
 	uint64_t interrupted; /* when, in ms of CLOCK_MONOTONIC; 0: not */
+	uint64_t ringed;      /* when it came by a ring, until its client is looked at; 0: not */
 	uint32_t opcode;
 	uint32_t length;
 	uint32_t sends;	 /* servers that were sent this request */
@@ -84,8 +86,9 @@ struct forgotten {
 };
 
 /*
- * Threads: the device thread reads the kernel's messages, the server thread reads the servers'
- * and keeps the time, the worker does jobs. One lock guards everything below it; it is never held
+ * Threads: the device thread reads the kernel's messages, and those of the rings do where there are
+ * some; the server thread reads the servers' and keeps the time, the worker does jobs. One lock
+ * guards everything below it; it is never held
  * over a call that may block: sends to the server are non-blocking, and writing a reply to the
  * device only wakes its waiter. Notifications may wait for locks that a client holds who waits for
  * the server, and closing a backing id may free gigabytes: these are jobs.
@@ -97,6 +100,9 @@ struct channel {
 	bool started;
 	char *device_message, *server_message; /* what each of the two readers reads into */
 
+	struct rings *rings;  /* NULL: none are to be had */
+	pthread_mutex_t turn; /* of those who read from the kernel: one message is done at a time */
+
 	pthread_mutex_t lock;
 	pthread_cond_t work;
 	int server;		 /* the present server's socket, -1: none */
@@ -106,20 +112,21 @@ struct channel {
 	uint64_t granted; /* by the present server: bytes of areas that granted.c may change */
 	uint64_t removed; /* an area that granted.c removed and that has gone, unheard of by servers
 			   */
-	bool ended, ready, passthrough, setxattr_ext;
+	bool ended, ready, passthrough, ringing, setxattr_ext;
 	bool stalled; /* the server's socket was full: wait until it can take more */
 
 	struct table requests, nodes, pollers;
 	size_t pollers_max;
 	struct request *first, *last, *unsent;
 	unsigned interrupts; /* requests with a mark that are not answered */
+	bool unlooked;	     /* there may be requests for mark_untold() */
 	struct job *jobs, **jobs_end;
-	unsigned notifications;	    /* among the jobs */
-	struct job *light;	    /* of which the device thread does each when it comes up */
-	struct request *init;	    /* the kernel's INIT, kept for every later server */
-	uint32_t offered, offered2; /* what that INIT offered */
-	struct forgotten forgotten; /* nodes that the server is still to hear of */
-	uint64_t forgotten_since;   /* when the first of them came, in ms of CLOCK_MONOTONIC */
+	unsigned notifications; /* among the jobs */
+	struct job *light;	/* of which the device thread does each when it comes up */
+	struct request *init;	/* the kernel's INIT, kept for every later server */
+	uint32_t minor, offered, offered2; /* what that INIT offered */
+	struct forgotten forgotten;	   /* nodes that the server is still to hear of */
+	uint64_t forgotten_since; /* when the first of them came, in ms of CLOCK_MONOTONIC */
 	struct fuse_statfs_out statfs;
 	bool statfs_known;
 	uint32_t exchange_tag;
@@ -132,7 +139,6 @@ void channel_wake(struct channel *channel);
 void channel_end(struct channel *channel);
 uint64_t now_us(void);
 uint64_t now_ms(void);
-int write_device(struct channel *channel, const void *message, size_t length);
 int answer(struct channel *channel, uint64_t unique, int error, const void *body, size_t length);
 int answered(struct channel *channel, const struct fuse_in_header *header, int error,
 	     const void *body, size_t length);
@@ -166,6 +172,22 @@ bool granted_create(struct channel *channel, const struct fuse_in_header *header
 bool granted_resize(struct channel *channel, const struct fuse_in_header *header,
 		    const struct fuse_setattr_in *in);
 bool granted_unlink(struct channel *channel, const struct fuse_in_header *header, const char *name);
+
+/* interrupts.c */
+void interrupt(struct channel *channel, uint64_t unique);
+/* The request may have come by a ring: mark_untold() shall look at its client. L */
+void look_later(struct channel *channel, struct request *request);
+/* Looks for signals that the kernel has not told of, once for each request, after a while. L */
+void mark_untold(struct channel *channel);
+/* Answers with EINTR those whose clients have waited long enough after a signal. L */
+void answer_interrupted(struct channel *channel);
+
+/* linger.c: until there is something to be seen, for so long at most; whether there was. */
+struct lingering {
+	uint64_t pause, resume; /* us; when, by now_us() */
+};
+
+bool linger(struct lingering *lingering, uint32_t us, bool (*look)(void *), void *context);
 
 /* device.c and server.c: the two readers. */
 void from_kernel(struct channel *channel, char *message, size_t length);

@@ -40,7 +40,7 @@ static void close_backing(void *context, int32_t id)
 
 static int face_init(struct face *self, PyObject *args, PyObject *keywords)
 {
-	static char *names[] = { "device",   "passthrough", "elsewhere",  "areas",
+	static char *names[] = { "device",   "passthrough", "rings",	  "elsewhere", "areas",
 				 "grace_ms", "keep_limit",  "deaths_max", NULL };
 	struct channel_settings settings = {
 		.grace_ms = 2000,
@@ -51,19 +51,20 @@ static int face_init(struct face *self, PyObject *args, PyObject *keywords)
 		.close_backing = close_backing,
 	};
 	Py_ssize_t keep_limit = 64 << 20;
-	int device, passthrough = 0, elsewhere = 0, error;
+	int device, passthrough = 0, rings = 0, elsewhere = 0, error;
 
 	if (self->channel) {
 		PyErr_SetString(PyExc_RuntimeError, "a Channel is initialised once");
 		return -1;
 	}
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "i|$ppiInI", names, &device, &passthrough,
-					 &elsewhere, &settings.areas, &settings.grace_ms,
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "i|$pppiInI", names, &device, &passthrough,
+					 &rings, &elsewhere, &settings.areas, &settings.grace_ms,
 					 &keep_limit, &settings.deaths_max))
 		return -1;
 	settings.device = device;
 	settings.context = (void *)(intptr_t)device;
 	settings.passthrough = passthrough;
+	settings.rings = rings;
 	settings.elsewhere = elsewhere;
 	settings.keep_limit = (size_t)keep_limit;
 	self->channel = channel_new(&settings);
@@ -161,7 +162,7 @@ static PyObject *face_counters(struct face *self, PyObject *unused)
 	received = numbers(count.received);
 	answered = numbers(count.answered);
 	if (!all || !received || !answered || PyDict_SetItemString(all, "received", received) ||
-	    PyDict_SetItemString(all, "answered", answered) ||
+	    PyDict_SetItemString(all, "answered", answered) || put(all, "ringed", count.ringed) ||
 	    put(all, "forwarded", count.forwarded) || put(all, "replies", count.replies) ||
 	    put(all, "resent", count.resent) || put(all, "dropped", count.dropped) ||
 	    put(all, "malformed", count.malformed) || put(all, "interrupted", count.interrupted) ||
@@ -196,6 +197,13 @@ static PyObject *face_passthrough(struct face *self, void *unused)
 	return PyBool_FromLong(channel_passthrough(self->channel));
 }
 
+static PyObject *face_rings(struct face *self, void *unused)
+{
+	if (!is_open(self))
+		return NULL;
+	return PyBool_FromLong(channel_rings(self->channel));
+}
+
 static void face_dealloc(struct face *self)
 {
 	/* Not closed: its threads may be reading still, so it must outlive its last reference. */
@@ -214,6 +222,7 @@ static PyGetSetDef attributes[] = {
 	{ "state", (getter)face_state, NULL, "idle, serving or ended", NULL },
 	{ "ready", (getter)face_ready, NULL, "INIT has been answered", NULL },
 	{ "passthrough", (getter)face_passthrough, NULL, "the kernel has granted it", NULL },
+	{ "rings", (getter)face_rings, NULL, "messages come by io_uring", NULL },
 	{ NULL, NULL, NULL, NULL, NULL },
 };
 

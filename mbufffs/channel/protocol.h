@@ -19,7 +19,8 @@ enum {
 	INIT_HANDLE_KILLPRIV_V2 = 1u << 28,
 	INIT_SETXATTR_EXT = 1u << 29,
 	INIT_EXTENDED = 1u << 30,
-	INIT2_PASSTHROUGH = 1u << 5, /* in flags2 */
+	INIT2_PASSTHROUGH = 1u << 5, /* in flags2, as all with a 2 */
+	INIT2_OVER_IO_URING = 1u << 9,
 };
 
 enum {

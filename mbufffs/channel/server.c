@@ -10,31 +10,6 @@
 
 #include "internal.h"
 
-/* Answers with EINTR those whose clients have waited long enough after a signal. L */
-static void answer_interrupted(struct channel *channel)
-{
-	const uint64_t now = now_ms();
-	struct request *request = channel->first, *after;
-
-	for (; request && channel->interrupts; request = after) {
-		after = request->after;
-		if (!request->interrupted || request->answered ||
-		    now < request->interrupted + channel->set.grace_ms)
-			continue;
-		answer(channel, request->entry.key, -EINTR, NULL, 0);
-		channel->count.interrupted++;
-		if (!request->sends || channel->server < 0) {
-			if (request->sends)
-				invalidate_doubtful(channel, request);
-			request_remove(channel, request);
-			continue;
-		}
-		/* Its reply is still to come and may carry a backing id. */
-		request->answered = true;
-		channel->interrupts--;
-	}
-}
-
 /* L */
 static void detach(struct channel *channel)
 {
@@ -228,10 +203,7 @@ static bool edit_reply(struct channel *channel, const struct request *request, c
 {
 	switch (request->opcode) {
 	case FUSE_INIT:
-		if (!edit_init_reply(channel, body, length))
-			return false;
-		channel->ready = true;
-		break;
+		return edit_init_reply(channel, body, length);
 	case FUSE_OPEN:
 		return length == sizeof(struct open_reply) &&
 		       edit_open_reply(channel, request->node, (void *)body);
@@ -358,6 +330,20 @@ static void from_server_notifications(struct channel *channel, const char *messa
 	}
 }
 
+/* The kernel has been told what the first server said to INIT. */
+static void begin(struct channel *channel, bool well)
+{
+	bool rings;
+
+	pthread_mutex_lock(&channel->lock);
+	channel->ready = well;
+	rings = channel->ringing = channel->ringing && well;
+	pthread_mutex_unlock(&channel->lock);
+	if (channel->rings)
+		rings_begin(channel->rings, rings);
+	channel_signal(channel);
+}
+
 static void from_server(struct channel *channel, char *message, size_t length)
 {
 	struct fuse_out_header *header = (void *)message;
@@ -366,6 +352,7 @@ static void from_server(struct channel *channel, char *message, size_t length)
 	uint64_t unique, node;
 	uint32_t opcode;
 	bool greeting;
+	int failed;
 
 	if (length >= sizeof(*header) && length <= CHANNEL_MESSAGE_MAX && !header->unique) {
 		from_server_notifications(channel, message, length);
@@ -418,7 +405,8 @@ static void from_server(struct channel *channel, char *message, size_t length)
 	pthread_mutex_unlock(&channel->lock);
 	if (greeting)
 		return;
-	if (write_device(channel, message, length) && !header->error) {
+	failed = answer(channel, unique, header->error, body, length - sizeof(*header));
+	if (failed && !header->error) {
 		pthread_mutex_lock(&channel->lock);
 		channel->count.dropped++;
 		/* First the open: taking the look-up back may free the node. */
@@ -435,7 +423,7 @@ static void from_server(struct channel *channel, char *message, size_t length)
 		pthread_mutex_unlock(&channel->lock);
 	}
 	if (opcode == FUSE_INIT)
-		channel_signal(channel);
+		begin(channel, !header->error && !failed);
 	return;
 unlock:
 	pthread_mutex_unlock(&channel->lock);
@@ -476,8 +464,10 @@ void *server_loop(void *argument)
 		polled[1].fd = channel->server;
 		polled[1].events = (short)(POLLIN | (channel->stalled ? POLLOUT : 0));
 		/* Room can be missing elsewhere than in the socket, so do not wait for it alone. */
-		if (channel->interrupts || channel->stalled)
+		if (channel->stalled)
 			timeout = 50;
+		if (channel->interrupts || channel->unlooked)
+			timeout = 10;
 		if (channel->forgotten.batch.count)
 			timeout = (int)channel->set.forget_ms;
 		pthread_mutex_unlock(&channel->lock);
@@ -497,6 +487,8 @@ void *server_loop(void *argument)
 		pthread_mutex_lock(&channel->lock);
 		if (channel->stalled)
 			flush_requests(channel);
+		if (channel->unlooked)
+			mark_untold(channel);
 		if (channel->interrupts)
 			answer_interrupted(channel);
 		if (channel->forgotten.batch.count &&

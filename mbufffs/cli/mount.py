@@ -16,11 +16,12 @@ from mbufffs.cli import mountpoint as mountpoints
 _FLAGS = {
     "nopassthrough": ("passthrough", False),
     "nohuge": ("huge", False),
+    "noio_uring": ("io_uring", False),
     "nonempty": ("nonempty", True),
     "allow_other": ("allow_other", True),
     "noallow_other": ("allow_other", False),
 }
-_VALID = "nopassthrough, nohuge, nonempty, allow_other, noallow_other and store=NAME"
+_VALID = "nopassthrough, nohuge, noio_uring, nonempty, allow_other, noallow_other and store=NAME"
 
 
 def store_name(name: str) -> str:
@@ -32,7 +33,7 @@ def store_name(name: str) -> str:
 
 def _options(given: tuple[str, ...]) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "store": None, "passthrough": True, "huge": True, "nonempty": False,
+        "store": None, "passthrough": True, "huge": True, "io_uring": True, "nonempty": False,
         "allow_other": os.geteuid() == 0}
     for word in ",".join(given).split(","):
         if word in _FLAGS:
@@ -78,6 +79,7 @@ def mount(
     Mount options:
       nopassthrough    serve through the page cache, as kernels before 6.9 do
       nohuge           small pages only, however large an area
+      noio_uring       take the kernel's messages from /dev/fuse alone, as before Linux 6.18
       nonempty         mount over a directory that has files
       allow_other      let other users in, as their rights say (root: default)
       noallow_other    keep other users out

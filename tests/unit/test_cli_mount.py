@@ -52,19 +52,22 @@ def test_mount_passes_its_defaults_to_the_keeper(
     assert run("mount", f"{tmp_path}/x/../m").code == 0
     assert mounted_with == [("start", {
         "mountpoint": f"{tmp_path}/m", "backend": "auto", "limit": None, "store": None,
-        "passthrough": True, "huge": True, "nonempty": False, "allow_other": os.geteuid() == 0})]
+        "passthrough": True, "huge": True, "io_uring": True, "nonempty": False,
+        "allow_other": os.geteuid() == 0})]
 
 
 def test_mount_passes_every_option_to_the_keeper_and_its_exit_code_back(
     run: Run, tmp_path: Path, mounted_with: list[Any]
 ) -> None:
     done = run("mount", "--foreground", "--backend", "shmem", "--size", "512M",
-               "-o", "nopassthrough,nohuge,nonempty", "-o", "noallow_other,store=cameras",
+               "-o", "nopassthrough,nohuge,noio_uring,nonempty",
+               "-o", "noallow_other,store=cameras",
                str(tmp_path))
     assert done.code == 5
     assert mounted_with == [("run", {
         "mountpoint": str(tmp_path), "backend": "shmem", "limit": 512 << 20, "store": "cameras",
-        "passthrough": False, "huge": False, "nonempty": True, "allow_other": False})]
+        "passthrough": False, "huge": False, "io_uring": False, "nonempty": True,
+        "allow_other": False})]
 
 
 @pytest.mark.parametrize("options", [
@@ -79,7 +82,8 @@ def test_wrong_mount_options_mount_nothing(
 
 
 def test_an_unknown_mount_option_is_told_the_valid_ones(run: Run, mounted_with: list[Any]) -> None:
-    assert is_one_line(run("mount", "-o", "suid"), "nopassthrough, nohuge, nonempty", "store=NAME")
+    assert is_one_line(run("mount", "-o", "suid"), "nopassthrough, nohuge, noio_uring, nonempty",
+                       "store=NAME")
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "lots"])

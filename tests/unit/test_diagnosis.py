@@ -14,7 +14,8 @@ from mbufffs.machine import Machine
 from mbufffs.memory import Contiguous, contiguous
 
 ROOT = Machine(
-    release="6.12.9-amd64", passthrough_configured=True, fuse_device=0, user=0, sys_admin=True,
+    release="6.12.9-amd64", passthrough_configured=True, uring=False, fuse_device=0, user=0,
+    sys_admin=True,
     user_namespace=False, fusermount="3.14.0", fusermount_setuid=True, libfuse="3.14.0",
     pyfuse3="3.5.0", swaps=0, user_allow_other=False, memory_total=2 << 30,
     memory_available=1 << 30, store="", contiguous=Contiguous(4 << 20, 0, 0),
@@ -42,6 +43,15 @@ def test_what_stands_against_passthrough_is_named_and_a_mount_still_works(
     assert mode == "page cache"
     assert advice in said
     assert mountable(checks(facts))
+
+
+@pytest.mark.parametrize(("facts", "said"), [
+    (replace(ROOT, release="6.18.2", uring=True), "the kernel has"),
+    (replace(ROOT, release="6.18.2"), "by /dev/fuse"),
+    (replace(ROOT, release="6.17.9", uring=True), "by /dev/fuse")])
+def test_io_uring_is_told_and_not_missed(facts: Machine, said: str) -> None:
+    assert said in found("io_uring", facts).found
+    assert found("io_uring", facts).ok is True
 
 
 def test_a_kernel_that_does_not_tell_its_configuration_is_believed() -> None:
@@ -90,13 +100,14 @@ def test_user_allow_other_matters_to_ordinary_users_only() -> None:
 
 def test_every_check_that_is_not_ok_says_what_to_do() -> None:
     nothing = Machine(
-        release="5.10.0", passthrough_configured=None, fuse_device=errno.ENOENT, user=1000,
+        release="5.10.0", passthrough_configured=None, uring=False, fuse_device=errno.ENOENT,
+        user=1000,
         sys_admin=False, user_namespace=False, fusermount="", fusermount_setuid=False, libfuse="",
         pyfuse3="", swaps=2, user_allow_other=False, memory_total=1 << 20, memory_available=0,
         store="/dev/shm is missing or not writable", contiguous=Contiguous(4 << 20, 0, 0),
         module=errno.EPROTO)
     assert all(check.fix and check.ok is not True for check in checks(nothing)
-               if check.check != "contiguous memory")  # how much it may be is no fault
+               if check.check not in ("contiguous memory", "io_uring"))  # no fault
 
 
 def test_this_machine_can_be_looked_at() -> None:

@@ -68,21 +68,37 @@ struct channel_settings rig_settings(void)
 	};
 }
 
-void rig_open(struct rig *rig, const struct channel_settings *changed)
+static void rig_start(struct rig *rig, const struct channel_settings *given)
 {
-	struct channel_settings settings = changed ? *changed : rig_settings();
-	int pair[2];
+	struct channel_settings settings = *given;
 
-	*rig = (struct rig){ .server = -1, .descriptors = count_descriptors() };
-	EQUAL(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-	rig->kernel = pair[0];
-	rig->device = pair[1];
 	EQUAL(pipe(rig->closed), 0);
 	settings.device = rig->device;
 	settings.context = rig;
 	rig->channel = channel_new(&settings);
 	CHECK(rig->channel);
 	EQUAL(channel_start(rig->channel), 0);
+}
+
+void rig_open(struct rig *rig, const struct channel_settings *changed)
+{
+	const struct channel_settings settings = changed ? *changed : rig_settings();
+	int pair[2];
+
+	*rig = (struct rig){ .server = -1, .descriptors = count_descriptors() };
+	EQUAL(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	rig->kernel = pair[0];
+	rig->device = pair[1];
+	rig_start(rig, &settings);
+}
+
+void rig_open_mounted(struct rig *rig, const struct channel_settings *settings, int device)
+{
+	/* The device was opened already. */
+	*rig = (struct rig){
+		.server = -1, .kernel = -1, .device = device, .descriptors = count_descriptors() - 1
+	};
+	rig_start(rig, settings);
 }
 
 void rig_serve(struct rig *rig)
@@ -102,16 +118,26 @@ void rig_restart(struct rig *rig)
 	server_answers_init(rig, server_gets(rig, FUSE_INIT, NULL), 0);
 }
 
-void rig_wait(struct rig *rig, enum channel_state state)
+static void wait_change(struct rig *rig)
 {
 	struct pollfd polled = { .fd = channel_event(rig->channel), .events = POLLIN };
 	uint64_t changes;
 
-	while (channel_state(rig->channel) != state) {
-		EQUAL(poll(&polled, 1, PATIENCE), 1);
-		EQUAL(read(channel_event(rig->channel), &changes, sizeof(changes)),
-		      sizeof(changes));
-	}
+	EQUAL(poll(&polled, 1, PATIENCE), 1);
+	EQUAL(read(channel_event(rig->channel), &changes, sizeof(changes)), sizeof(changes));
+}
+
+void rig_wait(struct rig *rig, enum channel_state state)
+{
+	while (channel_state(rig->channel) != state)
+		wait_change(rig);
+}
+
+/* A little after the kernel has its answer to INIT. */
+void rig_wait_ready(struct rig *rig)
+{
+	while (!channel_ready(rig->channel))
+		wait_change(rig);
 }
 
 struct channel_counters rig_counters(struct rig *rig)
@@ -146,7 +172,8 @@ void rig_close(struct rig *rig)
 {
 	/* Unlike the kernel's device, a socket at its end would kill who writes to it. */
 	signal(SIGPIPE, SIG_IGN);
-	close(rig->kernel);
+	if (rig->kernel >= 0)
+		close(rig->kernel);
 	channel_free(rig->channel);
 	close(rig->device);
 	close(rig->closed[0]);

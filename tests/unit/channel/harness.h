@@ -96,9 +96,12 @@ struct rig {
 
 struct channel_settings rig_settings(void);
 void rig_open(struct rig *rig, const struct channel_settings *settings); /* NULL: rig_settings() */
+/* On a descriptor of /dev/fuse, which the rig closes: the kernel plays itself. */
+void rig_open_mounted(struct rig *rig, const struct channel_settings *settings, int device);
 void rig_serve(struct rig *rig); /* attach a server, and INIT with all that a kernel offers */
 void rig_restart(struct rig *rig);
 void rig_wait(struct rig *rig, enum channel_state state);
+void rig_wait_ready(struct rig *rig);
 struct channel_counters rig_counters(struct rig *rig);
 /* All that was sent before has been worked off, and brought nothing but what was taken already. */
 void rig_settle(struct rig *rig);

@@ -16,7 +16,7 @@ static struct init_reply negotiate(struct rig *rig, uint64_t unique, uint32_t se
 	kernel_gets(rig, unique, 0, &packet);
 	EQUAL(told_length(&packet), sizeof(out));
 	memcpy(&out, told_body(&packet), sizeof(out));
-	CHECK(channel_ready(rig->channel));
+	rig_wait_ready(rig);
 	return out;
 }
 
@@ -142,7 +142,7 @@ FACT(second_server_gets_the_kept_init_and_its_reply_is_swallowed)
 	unique = kernel_inits(&rig, ~0u, ~0u);
 	negotiate(&rig, unique, 0);
 	server_dies(&rig);
-	CHECK(channel_ready(rig.channel));
+	rig_wait_ready(&rig);
 	server_attaches(&rig);
 	EQUAL(server_gets(&rig, FUSE_INIT, &packet), unique);
 	EQUAL(packet.length, sizeof(struct fuse_in_header) + sizeof(in));
@@ -174,7 +174,7 @@ FACT(bad_reply_to_the_kept_init_is_swallowed_too)
 	server_attaches(&rig);
 	server_answers(&rig, server_gets(&rig, FUSE_INIT, NULL), -71, NULL, 0);
 	rig_settle(&rig);
-	CHECK(channel_ready(rig.channel));
+	rig_wait_ready(&rig);
 	rig_close(&rig);
 }
 
