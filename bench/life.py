@@ -109,7 +109,10 @@ def working(rounds: int) -> list[Fact]:
 
 
 def carried(rounds: int) -> list[Fact]:
-    """The kernel's messages by io_uring, where it has it, and by /dev/fuse alone."""
+    """The kernel's messages by io_uring, where it has it, and by /dev/fuse alone.
+
+    Also where other programs want the processors, twice as many of them as there are.
+    """
     count = 1000
     facts: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
@@ -126,11 +129,26 @@ def carried(rounds: int) -> list[Fact]:
                 "open + close": partial(loops.open_close, os.fsencode(place.directory / "open"),
                                         count),
                 **_life_of(directory, count)}))
-        for _ in range(rounds):
-            for way, loops_of in mounts:
-                for name, loop in loops_of.items():
-                    facts.setdefault(f"{name}, by {way}", []).append(loop() * 1e6 / count)
+        for others, number in ("", 0), (" beside busy programs", 2 * (os.cpu_count() or 1)):
+            with _busy(number):
+                for _ in range(rounds):
+                    for way, loops_of in mounts:
+                        for name, loop in loops_of.items():
+                            facts.setdefault(f"{name}{others}, by {way}", []).append(
+                                loop() * 1e6 / count)
     return [Fact(name, "us", figures) for name, figures in facts.items()]
+
+
+@contextlib.contextmanager
+def _busy(number: int) -> Iterator[None]:
+    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                for _ in range(number)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
 
 
 def _thousand(directory: int, number: int) -> list[float]:

@@ -368,7 +368,8 @@ void *device_loop(void *argument)
 {
 	struct channel *channel = argument;
 	char *message = channel->device_message;
-	struct lingering lingering = { 0 };
+	/* On another processor than its clients nothing is won by a pause: measured. */
+	struct lingering lingering = { .us = channel->set.linger_us };
 
 	for (;;) {
 		ssize_t length = read(channel->set.device, message, CHANNEL_MESSAGE_MAX);
@@ -384,7 +385,7 @@ void *device_loop(void *argument)
 		pthread_mutex_unlock(&channel->turn);
 		do_light_jobs(channel);
 		if (channel->set.linger_us && !channel_rings(channel))
-			linger(&lingering, channel->set.linger_us, has_message, channel);
+			linger(&lingering, has_message, channel);
 	}
 	channel_end(channel);
 	return NULL;

@@ -182,12 +182,15 @@ void mark_untold(struct channel *channel);
 /* Answers with EINTR those whose clients have waited long enough after a signal. L */
 void answer_interrupted(struct channel *channel);
 
-/* linger.c: until there is something to be seen, for so long at most; whether there was. */
 struct lingering {
-	uint64_t pause, resume; /* us; when, by now_us() */
+	uint32_t us;	  /* at most */
+	uint32_t kept_us; /* who has the processor for longer, keeps us from it; 0: nobody does */
+	uint64_t pause;	  /* us */
+	uint64_t resume;  /* when, by now_us() */
 };
 
-bool linger(struct lingering *lingering, uint32_t us, bool (*look)(void *), void *context);
+/* linger.c: until there is something to be seen; whether there was. */
+bool linger(struct lingering *lingering, bool (*look)(void *), void *context);
 
 /* device.c and server.c: the two readers. */
 void from_kernel(struct channel *channel, char *message, size_t length);

@@ -11,7 +11,6 @@
  * Who yields to one that keeps the processor gets it back some milliseconds later, where one that
  * sleeps is woken at once. So after that it sleeps for a while, and for longer if it is so again.
  */
-#define KEPT_US 30
 #define PAUSE_FIRST_US 1000
 #define PAUSE_MAX_US 128000
 #define AGAIN 16 /* pauses within which it is "again" */
@@ -26,16 +25,16 @@ static void pause_from(struct lingering *lingering, uint64_t now)
 	lingering->resume = now + lingering->pause;
 }
 
-bool linger(struct lingering *lingering, uint32_t us, bool (*look)(void *), void *context)
+bool linger(struct lingering *lingering, bool (*look)(void *), void *context)
 {
 	uint64_t now = now_us(), before;
-	const uint64_t end = now + us;
+	const uint64_t end = now + lingering->us;
 
 	while (now < end && now >= lingering->resume) {
 		before = now;
 		sched_yield();
 		now = now_us();
-		if (now > before + KEPT_US)
+		if (lingering->kept_us && now > before + lingering->kept_us)
 			pause_from(lingering, now);
 		if (look(context))
 			return true;
