@@ -26,14 +26,11 @@ static const char *name_at(const char *message, size_t length, size_t offset)
 
 /* Requests that are answered here, or answered wrongly when they are; false: forward it. */
 
-static bool open_known(struct channel *channel, const struct fuse_in_header *header,
-		       const struct fuse_open_in *in)
+static bool open_known(struct channel *channel, const struct fuse_in_header *header)
 {
 	struct open_reply reply = { .fh = header->nodeid };
 	struct node *node;
 
-	if (in->flags & O_TRUNC)
-		return false;
 	pthread_mutex_lock(&channel->lock);
 	node = node_find(channel, header->nodeid);
 	if (node && node->backing && !node->emptied) {
@@ -194,7 +191,10 @@ static bool answered_here(struct channel *channel, const char *message, size_t l
 
 	switch (header->opcode) {
 	case FUSE_OPEN:
-		return open_known(channel, header, body) || granted_open(channel, header, body);
+		if (((const struct fuse_open_in *)body)->flags & O_TRUNC &&
+		    !granted_truncation(channel, header))
+			return false;
+		return open_known(channel, header) || granted_open(channel, header);
 	case FUSE_OPENDIR:
 		open_directory(channel, header);
 		return true;

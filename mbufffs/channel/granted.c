@@ -215,15 +215,14 @@ bool granted_attributes(struct channel *channel, const struct fuse_in_header *he
 
 /* Opening and making. */
 
-bool granted_open(struct channel *channel, const struct fuse_in_header *header,
-		  const struct fuse_open_in *in)
+bool granted_open(struct channel *channel, const struct fuse_in_header *header)
 {
 	struct open_reply reply = { 0 };
 	struct stat found;
 	int fd, backing = 0;
 	bool known = false;
 
-	if (in->flags & O_TRUNC || !may_change(channel, header->nodeid) || is_registering(channel))
+	if (!may_change(channel, header->nodeid) || is_registering(channel))
 		return false;
 	fd = node_open(channel, header->nodeid, O_PATH);
 	if (fd < 0)
@@ -340,35 +339,47 @@ static int resize(int fd, const struct stat *found, off_t size)
 	return ftruncate(fd, size);
 }
 
+/* Whether the node is an area that has this size now, and what else it is. */
+static bool set_size(struct channel *channel, uint64_t id, uint64_t size, struct stat *found)
+{
+	const uint64_t limit = may_change(channel, id);
+	bool done = false;
+	int fd;
+
+	if (id == FUSE_ROOT_ID || size >= limit)
+		return false;
+	/* Never to wait for a lease, which a server may hold. */
+	fd = node_open(channel, id, O_RDWR | O_NONBLOCK);
+	if (fd < 0)
+		return false;
+	if (!fstat(fd, found) && S_ISREG(found->st_mode) && !(found->st_mode & SET_ID) &&
+	    (uint64_t)found->st_size < limit && (uint64_t)found->st_blocks * 512 < limit &&
+	    !resize(fd, found, (off_t)size) && !fstat(fd, found))
+		done = true;
+	node_close(channel, fd);
+	return done;
+}
+
 bool granted_resize(struct channel *channel, const struct fuse_in_header *header,
 		    const struct fuse_setattr_in *in)
 {
 	const uint32_t alone = FATTR_SIZE | FATTR_FH | FATTR_LOCKOWNER | FATTR_KILL_SUIDGID;
 	struct fuse_attr_out reply = { .attr_valid = FOREVER };
-	uint64_t limit;
 	struct stat found;
-	bool done = false;
-	int fd;
 
-	if (!(in->valid & FATTR_SIZE) || in->valid & ~alone || header->nodeid == FUSE_ROOT_ID)
-		return false;
-	limit = may_change(channel, header->nodeid);
-	if (in->size >= limit)
-		return false;
-	/* Never to wait for a lease, which a server may hold. */
-	fd = node_open(channel, header->nodeid, O_RDWR | O_NONBLOCK);
-	if (fd < 0)
-		return false;
-	if (!fstat(fd, &found) && S_ISREG(found.st_mode) && !(found.st_mode & SET_ID) &&
-	    (uint64_t)found.st_size < limit && (uint64_t)found.st_blocks * 512 < limit &&
-	    !resize(fd, &found, (off_t)in->size) && !fstat(fd, &found))
-		done = true;
-	node_close(channel, fd);
-	if (!done)
+	if (!(in->valid & FATTR_SIZE) || in->valid & ~alone ||
+	    !set_size(channel, header->nodeid, in->size, &found))
 		return false;
 	fill(&reply.attr, header->nodeid, &found);
 	answered(channel, header, 0, &reply, sizeof(reply));
 	return true;
+}
+
+bool granted_truncation(struct channel *channel, const struct fuse_in_header *header)
+{
+	struct stat found;
+
+	return set_size(channel, header->nodeid, 0, &found);
 }
 
 /* Removing. */

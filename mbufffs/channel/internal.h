@@ -165,8 +165,9 @@ void invalidate_doubtful(struct channel *channel, const struct request *request)
 /* granted.c: false where the server must be asked. */
 bool granted_lookup(struct channel *channel, const struct fuse_in_header *header, const char *name);
 bool granted_attributes(struct channel *channel, const struct fuse_in_header *header);
-bool granted_open(struct channel *channel, const struct fuse_in_header *header,
-		  const struct fuse_open_in *in);
+/* What O_TRUNC asks for, before the opening: that it is done twice does no harm. */
+bool granted_truncation(struct channel *channel, const struct fuse_in_header *header);
+bool granted_open(struct channel *channel, const struct fuse_in_header *header);
 bool granted_create(struct channel *channel, const struct fuse_in_header *header,
 		    const struct fuse_create_in *in, const char *name);
 bool granted_resize(struct channel *channel, const struct fuse_in_header *header,

@@ -82,6 +82,7 @@ def test_messages_of_each_operation(mounted: Mounted) -> None:
     with path.open("r+b", buffering=0) as file:
         assert asked(lambda: [file.write(bytes(4096)) for _ in range(50)]) == {}
         assert asked(lambda: os.fsync(file.fileno())) == {}
+    assert asked(lambda: path.write_bytes(b"x")) == {}  # with O_TRUNC
     assert asked(lambda: os.truncate(path, 100)) == {}
     assert asked(lambda: os.truncate(path, 2 << 20)) == {"SETATTR": 1}
     assert asked(lambda: os.truncate(path, 100)) == {"SETATTR": 1}

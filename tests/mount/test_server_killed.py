@@ -104,8 +104,8 @@ def renameat2(old: Path, new: Path, flags: int) -> None:
 
 
 def test_a_request_outlives_the_server_that_had_it(mounted: Mounted) -> None:
-    (mounted.path / "a").touch()
-    # With O_TRUNC, which no channel does by itself.
+    # With O_TRUNC of so much, which no channel does by itself.
+    (mounted.path / "a").write_bytes(bytes(2 << 20))
     assert while_stopped(mounted, lambda: (mounted.path / "a").write_bytes(b"x")) == 1
     assert (mounted.path / "a").read_bytes() == b"x"
     assert mounted.info()["channel"]["resent"] >= 1

@@ -12,6 +12,8 @@
 #include "../../../mbufffs/backends/handle.h"
 #include "store.h"
 
+#define BLOCK 4096
+
 FACT(what_a_store_has_is_found_without_the_server)
 {
 	struct fuse_entry_out entry;
@@ -213,6 +215,14 @@ FACT(an_area_whose_maker_has_gone_is_forgotten)
 	store_end(&rig);
 }
 
+static off_t size_of(const char *name)
+{
+	struct stat stat;
+
+	EQUAL(fstatat(store.areas, name, &stat, 0), 0);
+	return stat.st_size;
+}
+
 FACT(an_area_is_opened_for_the_first_time_without_the_server)
 {
 	struct rig rig;
@@ -224,6 +234,45 @@ FACT(an_area_is_opened_for_the_first_time_without_the_server)
 	EQUAL(open_natively(&rig, node).backing_id, 1);
 	EQUAL(open_natively(&rig, node).backing_id, 1);
 	EQUAL(store.backings, 1);
+	store_end(&rig);
+}
+
+FACT(an_area_is_emptied_and_opened_without_the_server)
+{
+	struct rig rig;
+	uint64_t node, known, large, set_id;
+
+	store_begin(&rig);
+	node = store_area("a", 5000);
+	known = store_area("b", LIMIT - BLOCK);
+	large = store_area("c", LIMIT);
+	set_id = store_area("d", 1);
+	EQUAL(fchmodat(store.areas, "d", 04755, 0), 0);
+	found(&rig, ROOT, "a");
+	found(&rig, ROOT, "b");
+	found(&rig, ROOT, "c");
+	found(&rig, ROOT, "d");
+	open_natively(&rig, known);
+	EQUAL(kernel_gets_open(&rig, kernel_asks_open(&rig, node, O_RDWR | O_TRUNC)).backing_id, 2);
+	EQUAL(kernel_gets_open(&rig, kernel_asks_open(&rig, known, O_TRUNC)).backing_id, 1);
+	EQUAL(size_of("a"), 0);
+	EQUAL(size_of("b"), 0);
+	goes_to_the_server(&rig, FUSE_OPEN, kernel_asks_open(&rig, large, O_TRUNC));
+	goes_to_the_server(&rig, FUSE_OPEN, kernel_asks_open(&rig, set_id, O_TRUNC));
+	EQUAL(size_of("c"), LIMIT);
+	EQUAL(size_of("d"), 1);
+	store_end(&rig);
+}
+
+FACT(an_area_that_cannot_be_registered_is_emptied_once_more_by_the_server)
+{
+	struct rig rig;
+	uint64_t node;
+
+	store_begin(&rig);
+	node = store_area("a", 5000);
+	found(&rig, ROOT, "a");
+	store.refuses = true;
 	goes_to_the_server(&rig, FUSE_OPEN, kernel_asks_open(&rig, node, O_TRUNC));
 	store_end(&rig);
 }
@@ -257,7 +306,7 @@ FACT(no_id_is_registered_beside_one_of_which_the_server_has_not_told)
 	uint64_t first, second, unique;
 
 	store_begin(&rig);
-	first = store_area("a", 0);
+	first = store_area("a", LIMIT);
 	second = store_area("b", 0);
 	found(&rig, ROOT, "a");
 	found(&rig, ROOT, "b");
