@@ -39,6 +39,7 @@ BACKENDS = ("auto", "shmem", "device")
 OOM_SCORE = "-900"  # the OOM killer takes nearly everybody else first; only root may say so
 FAILURES_MAX = 8  # servers in a row that may end by themselves without having answered anything
 LIVED = 10.0  # seconds after which it was no failure to start
+DYING = 1.0  # seconds that the kernel may take to end a connection
 BACKOFF = 0.05  # seconds before the second of them, doubled each time
 
 
@@ -115,7 +116,6 @@ class Keeper:
             self._registry = _registry(settings.backend)
             self._mount()
         except OSError:
-            self._uring.give_back()
             if empty:
                 store.discard(state, areas=False)
             raise
@@ -131,7 +131,8 @@ class Keeper:
             self._events = self._registry.events()
         options = ["allow_other"] if settings.allow_other else []
         passthrough = settings.passthrough and os.geteuid() == 0
-        rings = passthrough and settings.io_uring and self._uring.take()
+        rings = (passthrough and settings.io_uring and self._registry is None
+                 and self._uring.take())
         self._device = mounts.mount_fuse(settings.mountpoint, options)
         areas = 0
         if self._registry is None and os.geteuid() == 0:
@@ -157,7 +158,6 @@ class Keeper:
         # Areas can fill the memory, and killing the mount's processes would free none of it.
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
-        self._open()
         self._announce = announce
         wakeup, sleep = socket.socketpair()
         wakeup.setblocking(False)
@@ -166,6 +166,14 @@ class Keeper:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        try:
+            self._open()
+            self._serve(wakeup)
+        finally:
+            self._uring.give_back()
+        return 1 if self.failed else 0
+
+    def _serve(self, wakeup: socket.socket) -> None:
         selector = selectors.DefaultSelector()
         selector.register(self._channel.fileno(), selectors.EVENT_READ, self._on_channel)
         selector.register(self._control, selectors.EVENT_READ, self._on_control)
@@ -180,9 +188,12 @@ class Keeper:
                     key.data()
                 if self._start_at is not None and time.monotonic() >= self._start_at:
                     self._start_server()
+            if self._channel.error:
+                self.failed = ("the kernel refuses io_uring for FUSE "
+                               f"({os.strerror(self._channel.error)}); mount with -o noio_uring")
+                log.error("%s", self.failed)
         finally:
             self._close()
-        return 1 if self.failed else 0
 
     def _on_signal(self, *_: Any) -> None:
         self._stop = True
@@ -308,8 +319,7 @@ class Keeper:
 
     def _close(self) -> None:
         """Leaves no dead mount, no server and no socket behind; areas stay in the store."""
-        self._uring.give_back()
-        if self._channel.state != "ended":
+        if self._channel.state != "ended" or self._channel.error:
             try:
                 mounts.unmount(self.settings.mountpoint)
             except OSError:
@@ -319,9 +329,21 @@ class Keeper:
         if self._server is not None:
             self._server.kill()
             self._server.wait()
+        self._wait_for_kernel()
         self._control.close()
         with contextlib.suppress(FileNotFoundError):
             self.state.control.unlink()
+
+    def _wait_for_kernel(self) -> None:
+        """Until it has given back what it has of us, so that the store is free when we have gone.
+
+        Not for a mount that lives on elsewhere: in another mount namespace, say, or by open files.
+        """
+        end = time.monotonic() + DYING
+        while self._channel.state != "ended" and time.monotonic() < end:
+            time.sleep(0.01)
+        if self._channel.state == "ended" and not self._channel.error:
+            self._channel.close()
 
 
 def run(settings: Settings, announce: Announce = lambda _: None) -> int:

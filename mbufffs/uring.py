@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import time
 from pathlib import Path
-from typing import IO
 
 SWITCH = Path("/sys/module/fuse/parameters/enable_uring")
+LOCK = Path("/run/mbufffs.io_uring")
 PATIENCE = 1.0  # seconds to wait for another mount that is just beginning
 
 
@@ -21,45 +22,56 @@ class Permission:
     """Held from before mount(2) until INIT has been answered."""
 
     def __init__(self) -> None:
-        self._switch: IO[str] | None = None  # open while it is to be put back
+        self._lock: int | None = None  # while the switch is to be put back
 
     def take(self) -> bool:
         """Whether a mount may ask for it now. False: an older kernel, or not ours to say."""
-        with contextlib.ExitStack() as closing:
+        if not SWITCH.exists():
+            return False
+        with contextlib.suppress(OSError):
+            # Not the switch itself, which anybody may lock. It is empty but while a mount has the
+            # switch on that was off: also after a keeper that was killed meanwhile.
+            lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                switch = closing.enter_context(SWITCH.open("r+", encoding="ascii"))
-            except OSError:
-                return False
-            if not _locked(switch):
-                return False
-            if switch.read().strip() == "Y":
+                if not _locked(lock):
+                    return False
+                if SWITCH.read_bytes()[:1] == b"Y" and not os.pread(lock, 1, 0):
+                    return True
+                os.pwrite(lock, b"N", 0)
+                try:
+                    _write(b"Y")
+                except OSError:
+                    os.ftruncate(lock, 0)
+                    return False
+                self._lock = lock
                 return True
-            try:
-                _set(switch, "Y")
-            except OSError:
-                return False
-            closing.pop_all()
-            self._switch = switch
-            return True
+            finally:
+                if self._lock is None:
+                    os.close(lock)
+        return False
 
     def give_back(self) -> None:
-        if self._switch is not None:
-            with self._switch as switch:
-                self._switch = None
-                _set(switch, "N")
+        if self._lock is not None:
+            lock, self._lock = self._lock, None
+            with contextlib.suppress(OSError):
+                _write(b"N")
+                os.ftruncate(lock, 0)
+            os.close(lock)
 
 
-def _set(switch: IO[str], value: str) -> None:
-    switch.seek(0)
-    switch.write(value)
-    switch.flush()
+def _write(value: bytes) -> None:
+    fd = os.open(SWITCH, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value)
+    finally:
+        os.close(fd)
 
 
-def _locked(switch: IO[str]) -> bool:
+def _locked(lock: int) -> bool:
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            fcntl.flock(switch, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             if time.monotonic() > end:

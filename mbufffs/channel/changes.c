@@ -102,7 +102,7 @@ static void invalidate_name(struct channel *channel, const struct change *change
 	queue_notification(channel, &notification, notification.header.len);
 }
 
-static void invalidate_attributes(struct channel *channel, uint64_t node)
+void invalidate_attributes(struct channel *channel, uint64_t node)
 {
 	const struct {
 		struct fuse_out_header header;

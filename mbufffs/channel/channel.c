@@ -27,7 +27,7 @@ uint64_t now_ms(void)
 	return now_us() / 1000;
 }
 
-static void count_event(int fd)
+void count_event(int fd)
 {
 	const uint64_t one = 1;
 
@@ -58,6 +58,15 @@ void channel_end(struct channel *channel)
 		rings_end(channel->rings);
 	channel_wake(channel);
 	channel_signal(channel);
+}
+
+void channel_fail(struct channel *channel, int error)
+{
+	pthread_mutex_lock(&channel->lock);
+	if (!channel->ended && !channel->error)
+		channel->error = error;
+	pthread_mutex_unlock(&channel->lock);
+	channel_end(channel);
 }
 
 /* 0 or -errno; -ENOENT: nobody waits for this reply any more. A ring does not say. */
@@ -223,7 +232,7 @@ void node_forget(struct channel *channel, uint64_t id, uint64_t lookups)
 		channel->count.backing--;
 		queue_close_job(channel, node->backing, node->removed && !node->reopened);
 		if (node->removed)
-			channel->removed = id;
+			channel->returning = true;
 	}
 	if (node->watched)
 		tell_forgotten_later(channel, id);
@@ -577,6 +586,16 @@ bool channel_rings(struct channel *channel)
 	ringing = channel->ringing;
 	pthread_mutex_unlock(&channel->lock);
 	return ringing;
+}
+
+int channel_error(struct channel *channel)
+{
+	int error;
+
+	pthread_mutex_lock(&channel->lock);
+	error = channel->error;
+	pthread_mutex_unlock(&channel->lock);
+	return error;
 }
 
 void channel_counters(struct channel *channel, struct channel_counters *counters)

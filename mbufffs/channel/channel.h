@@ -78,6 +78,7 @@ enum channel_state channel_state(struct channel *channel);
 bool channel_ready(struct channel *channel);	   /* INIT has been answered */
 bool channel_passthrough(struct channel *channel); /* ... and passthrough was granted */
 bool channel_rings(struct channel *channel);	   /* ... and io_uring */
+int channel_error(struct channel *channel); /* an errno: it has ended for it, not with the mount */
 
 void channel_counters(struct channel *channel, struct channel_counters *counters);
 

@@ -54,6 +54,21 @@ static bool open_known(struct channel *channel, const struct fuse_in_header *hea
 	return true;
 }
 
+static bool open_here(struct channel *channel, const struct fuse_in_header *header, uint32_t flags)
+{
+	if (flags & O_TRUNC && !granted_truncation(channel, header))
+		return false;
+	if (open_known(channel, header) || granted_open(channel, header))
+		return true;
+	/* It is empty, whatever becomes of the opening. */
+	if (flags & O_TRUNC) {
+		pthread_mutex_lock(&channel->lock);
+		invalidate_attributes(channel, header->nodeid);
+		pthread_mutex_unlock(&channel->lock);
+	}
+	return false;
+}
+
 static void open_directory(struct channel *channel, const struct fuse_in_header *header)
 {
 	/*
@@ -191,10 +206,7 @@ static bool answered_here(struct channel *channel, const char *message, size_t l
 
 	switch (header->opcode) {
 	case FUSE_OPEN:
-		if (((const struct fuse_open_in *)body)->flags & O_TRUNC &&
-		    !granted_truncation(channel, header))
-			return false;
-		return open_known(channel, header) || granted_open(channel, header);
+		return open_here(channel, header, ((const struct fuse_open_in *)body)->flags);
 	case FUSE_OPENDIR:
 		open_directory(channel, header);
 		return true;
@@ -274,9 +286,9 @@ static void tell_of_memory(struct channel *channel, uint32_t opcode)
 {
 	if (!wants_memory(opcode))
 		return;
-	if (channel->removed)
-		tell_forgotten(channel, channel->removed, FORGET_DONE);
-	channel->removed = 0;
+	if (channel->returning)
+		tell_forgotten(channel, 0, FORGET_DONE);
+	channel->returning = false;
 	flush_forgotten(channel);
 }
 
@@ -384,7 +396,7 @@ void *device_loop(void *argument)
 		from_kernel(channel, message, (size_t)length);
 		pthread_mutex_unlock(&channel->turn);
 		do_light_jobs(channel);
-		if (channel->set.linger_us && !channel_rings(channel))
+		if (channel->set.linger_us && !channel_rings(channel) && !has_message(channel))
 			linger(&lingering, has_message, channel);
 	}
 	channel_end(channel);

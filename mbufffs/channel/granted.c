@@ -9,8 +9,8 @@
  * server as if nobody had tried, and it decides. So does all that touches what a server is at work
  * on: what is done here falls between two of its requests, as if it were one of them.
  *
- * Only the device thread comes here, and only it sends requests on: what was found to be at rest
- * stays so until it has been answered.
+ * Only who has the turn comes here and sends requests on: what was found to be at rest stays so
+ * until it is done.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -444,6 +444,8 @@ static int take_away(struct channel *channel, int directory, const char *name, u
 	node = node_find(channel, id);
 	if (node) {
 		node->removed = true;
+		/* Its FORGET may be overtaken by what wants its memory. */
+		channel->returning = true;
 		/* What was open then may grow, and what is mapped, up to its size. */
 		node->reopened = node->opens || (uint64_t)found.st_size >= limit;
 	}

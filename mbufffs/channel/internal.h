@@ -37,7 +37,7 @@ struct request {
 	struct request *before, *after;
 	uint64_t node;
 	uint64_t interrupted; /* when, in ms of CLOCK_MONOTONIC; 0: not */
-	uint64_t ringed;      /* when it came by a ring, until its client is looked at; 0: not */
+	uint64_t look_at;     /* when to look for signals, in ms of CLOCK_MONOTONIC; 0: never */
 	uint32_t opcode;
 	uint32_t length;
 	uint32_t sends;	 /* servers that were sent this request */
@@ -110,8 +110,8 @@ struct channel {
 	bool inherited;		 /* the present server has told of none yet, and is not the first */
 	bool greeted;		 /* the present server has answered its INIT */
 	uint64_t granted; /* by the present server: bytes of areas that granted.c may change */
-	uint64_t removed; /* an area that granted.c removed and that has gone, unheard of by servers
-			   */
+	bool returning; /* memory of what granted.c removed may be; servers have not heard of it */
+	int error;	/* for which it has ended, the mount being there still; 0: none */
 	bool ended, ready, passthrough, ringing, setxattr_ext;
 	bool stalled; /* the server's socket was full: wait until it can take more */
 
@@ -119,7 +119,7 @@ struct channel {
 	size_t pollers_max;
 	struct request *first, *last, *unsent;
 	unsigned interrupts; /* requests with a mark that are not answered */
-	bool unlooked;	     /* there may be requests for mark_untold() */
+	uint64_t look_at;    /* the first of these times of requests; 0: never */
 	struct job *jobs, **jobs_end;
 	unsigned notifications; /* among the jobs */
 	struct job *light;	/* of which the device thread does each when it comes up */
@@ -137,6 +137,8 @@ struct channel {
 void channel_signal(struct channel *channel);
 void channel_wake(struct channel *channel);
 void channel_end(struct channel *channel);
+void channel_fail(struct channel *channel, int error);
+void count_event(int fd);
 uint64_t now_us(void);
 uint64_t now_ms(void);
 int answer(struct channel *channel, uint64_t unique, int error, const void *body, size_t length);
@@ -161,6 +163,7 @@ void flush_requests(struct channel *channel);			       /* L */
 /* changes.c. The last: nobody knows whether the request has been done; the kernel asks again. L */
 bool request_changes_names(const struct request *request);
 void invalidate_doubtful(struct channel *channel, const struct request *request);
+void invalidate_attributes(struct channel *channel, uint64_t node); /* L */
 
 /* granted.c: false where the server must be asked. */
 bool granted_lookup(struct channel *channel, const struct fuse_in_header *header, const char *name);
@@ -178,7 +181,7 @@ bool granted_unlink(struct channel *channel, const struct fuse_in_header *header
 void interrupt(struct channel *channel, uint64_t unique);
 /* The request may have come by a ring: mark_untold() shall look at its client. L */
 void look_later(struct channel *channel, struct request *request);
-/* Looks for signals that the kernel has not told of, once for each request, after a while. L */
+/* Looks for signals that the kernel has not told of, where it is time to. L */
 void mark_untold(struct channel *channel);
 /* Answers with EINTR those whose clients have waited long enough after a signal. L */
 void answer_interrupted(struct channel *channel);

@@ -3,8 +3,8 @@
  * Clients that a signal has reached. The kernel tells by INTERRUPT, which comes by the device also
  * where requests come by rings, and may overtake its request there. Of a signal that came after the
  * client had asked, and before its request was handed over to a ring, it does not tell at all (seen
- * on 6.18): that client would wait, for SIGKILL even, until there is an answer. So each such
- * request is looked at once.
+ * on 6.18): that client would wait, for SIGKILL even, until there is an answer. So the clients of
+ * such requests are looked at.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,9 @@
 
 #include "internal.h"
 
-#define UNTOLD_AFTER 10 /* ms that a request has been here: what comes later is told */
+#define LOOK_FIRST 10	/* ms that a request has been here: signals are told of from then on */
+#define LOOK_AGAIN 1000 /* ms: it tells once, and may do so when the client does not wait yet */
+#define LOOKS 8		/* at once, as the lock is held meanwhile */
 #define KILLED (UINT64_C(1) << (SIGKILL - 1))
 #define DYING_GRACE 20 /* ms that the request of a client that ends anyway may still take */
 
@@ -28,10 +30,10 @@ static uint64_t set_after(const char *text, const char *word)
 	return found ? strtoull(found + strlen(word), NULL, 16) : 0;
 }
 
-/* The signals that wait for this thread; where any of them ends its process, SIGKILL is one. */
+/* The signals that wait for this thread; SIGKILL is one where it is ending, but for a core dump. */
 static uint64_t signals_of(uint32_t thread)
 {
-	char path[32], text[4096];
+	char path[32], text[16384];
 	ssize_t length;
 	int fd;
 
@@ -83,32 +85,40 @@ void look_later(struct channel *channel, struct request *request)
 {
 	if (!channel->ringing)
 		return;
-	request->ringed = now_ms();
-	if (!channel->unlooked) {
-		channel->unlooked = true;
+	request->look_at = now_ms() + LOOK_FIRST;
+	if (!channel->look_at) {
+		channel->look_at = request->look_at;
 		channel_wake(channel); /* which keeps the time */
 	}
 }
 
 void mark_untold(struct channel *channel)
 {
-	const uint64_t now = now_ms();
 	struct request *request;
+	uint64_t now;
+	int looks = 0;
 
-	channel->unlooked = false;
+	if (!channel->look_at)
+		return;
+	now = now_ms();
+	if (now < channel->look_at)
+		return;
+	channel->look_at = 0;
 	for (request = channel->first; request; request = request->after) {
 		uint64_t signals;
 
-		if (!request->ringed)
+		if (!request->look_at || request->interrupted)
 			continue;
-		if (now < request->ringed + UNTOLD_AFTER) {
-			channel->unlooked = true;
-			break;
+		if (now >= request->look_at && looks++ < LOOKS) {
+			request->look_at = now + LOOK_AGAIN;
+			signals = signals_for(request);
+			if (signals) {
+				mark(channel, request, signals);
+				continue;
+			}
 		}
-		request->ringed = 0;
-		signals = request->interrupted ? 0 : signals_for(request);
-		if (signals)
-			mark(channel, request, signals);
+		if (!channel->look_at || request->look_at < channel->look_at)
+			channel->look_at = request->look_at;
 	}
 }
 

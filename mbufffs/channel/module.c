@@ -204,6 +204,13 @@ static PyObject *face_rings(struct face *self, void *unused)
 	return PyBool_FromLong(channel_rings(self->channel));
 }
 
+static PyObject *face_error(struct face *self, void *unused)
+{
+	if (!is_open(self))
+		return NULL;
+	return PyLong_FromLong(channel_error(self->channel));
+}
+
 static void face_dealloc(struct face *self)
 {
 	/* Not closed: its threads may be reading still, so it must outlive its last reference. */
@@ -223,6 +230,7 @@ static PyGetSetDef attributes[] = {
 	{ "ready", (getter)face_ready, NULL, "INIT has been answered", NULL },
 	{ "passthrough", (getter)face_passthrough, NULL, "the kernel has granted it", NULL },
 	{ "rings", (getter)face_rings, NULL, "messages come by io_uring", NULL },
+	{ "error", (getter)face_error, NULL, "errno for which it has ended, 0: none", NULL },
 	{ NULL, NULL, NULL, NULL, NULL },
 };
 

@@ -21,9 +21,9 @@
  * Requests of one processor's clients that can be at work at once, here or at the server; more wait
  * in the kernel.
  */
-#define SLOTS 32
-#define ENTRIES 64 /* of a ring: each slot's command, and the wait for `wake` */
-#define WAKE SLOTS /* user_data of that wait */
+#define SLOTS 256
+#define ENTRIES 512 /* of a ring: each slot's command, and the wait for `wake` */
+#define WAKE SLOTS  /* user_data of that wait */
 #define BACK_WITHIN_MS 1000
 #define LINGER_US 50 /* measured, as the next: docs/performance.md */
 #define KEPT_US 30   /* at 100 open takes 43 to 140 us beside busy programs, not 18 */
@@ -135,6 +135,7 @@ struct rings {
 	struct table waiting; /* slots whose request is here, by unique */
 	unsigned waits;	      /* threads that are ready to begin */
 	bool begun, ended;
+	cpu_set_t allowed; /* what the keeper may run on */
 	struct queue queues[];
 };
 
@@ -271,17 +272,23 @@ static bool set_up(struct queue *queue)
 
 static void tear_down(struct queue *queue)
 {
-	if (queue->ring >= 0)
-		close(queue->ring);
+	pthread_mutex_lock(&queue->rings->lock);
 	if (queue->wake >= 0)
 		close(queue->wake);
+	queue->wake = -1;
+	pthread_mutex_unlock(&queue->rings->lock);
+	if (queue->ring >= 0)
+		close(queue->ring);
+	queue->ring = -1;
 	if (queue->ring_memory)
 		munmap(queue->ring_memory, queue->ring_size);
 	if (queue->command_memory)
 		munmap(queue->command_memory, queue->command_size);
 	if (queue->slot_memory)
 		munmap(queue->slot_memory, queue->slot_size);
+	queue->ring_memory = queue->command_memory = queue->slot_memory = NULL;
 	free(queue->message);
+	queue->message = NULL;
 }
 
 /* At work. */
@@ -335,8 +342,8 @@ static void send_answered(struct queue *queue)
 	struct slot *slot, *after;
 	uint64_t wakes;
 
-	if (read(queue->wake, &wakes, sizeof(wakes)) < 0 && errno != EAGAIN)
-		return;
+	/* Fails only when there is nothing to be read. */
+	(void)!read(queue->wake, &wakes, sizeof(wakes));
 	pthread_mutex_lock(&rings->lock);
 	slot = queue->answered_ones;
 	queue->answered_ones = NULL;
@@ -358,7 +365,16 @@ static bool is_ended(struct rings *rings)
 	return ended;
 }
 
-/* What the kernel has done since; false: nothing. */
+/* Whether a slot comes back empty because the connection has gone. */
+static bool is_end(int result)
+{
+	return result == -ENOTCONN || result == -ECONNABORTED || result == -ECANCELED;
+}
+
+/*
+ * What the kernel has done since; false: nothing. A slot that it refuses is one client that waits
+ * for ever, or all of them, as it keeps them until it has slots of every queue: so that is the end.
+ */
 static bool look(struct queue *queue)
 {
 	uint32_t head = *queue->cq_head;
@@ -374,10 +390,10 @@ static bool look(struct queue *queue)
 			continue;
 		}
 		queue->given--;
-		/* Else the connection has gone, or the kernel registers none; then all goes by the
-		 * device. */
 		if (done.result >= 0)
 			take(queue, &queue->slots[done.user_data]);
+		else if (!is_end(done.result))
+			channel_fail(queue->rings->channel, -done.result);
 	}
 	return any;
 }
@@ -403,6 +419,18 @@ static void take_back(struct queue *queue)
 	}
 }
 
+/* Where its clients are, if the keeper may run there at all. */
+static void bind(struct queue *queue)
+{
+	cpu_set_t own;
+
+	if (!CPU_ISSET(queue->number, &queue->rings->allowed))
+		return;
+	CPU_ZERO(&own);
+	CPU_SET(queue->number, &own);
+	pthread_setaffinity_np(pthread_self(), sizeof(own), &own);
+}
+
 static void serve(struct queue *queue)
 {
 	size_t i;
@@ -410,6 +438,9 @@ static void serve(struct queue *queue)
 	for (i = 0; i < SLOTS; i++)
 		push_slot(queue, &queue->slots[i], FUSE_REGISTER);
 	push_wake(queue);
+	/* First: all clients wait for the slots of all queues, and that processor may be taken. */
+	enter(queue, 0);
+	bind(queue);
 	while (!is_ended(queue->rings)) {
 		/* EBUSY and the like pass. */
 		if (enter(queue, 1))
@@ -425,14 +456,9 @@ static void *queue_loop(void *argument)
 {
 	struct queue *queue = argument;
 	struct rings *rings = queue->rings;
-	cpu_set_t own;
-	bool able, begun;
+	const bool able = set_up(queue);
+	bool begun;
 
-	CPU_ZERO(&own);
-	CPU_SET(queue->number, &own);
-	/* In vain for one that is switched off: it has no clients either. */
-	pthread_setaffinity_np(pthread_self(), sizeof(own), &own);
-	able = set_up(queue);
 	pthread_mutex_lock(&rings->lock);
 	if (able)
 		rings->waits++;
@@ -445,6 +471,8 @@ static void *queue_loop(void *argument)
 	pthread_mutex_unlock(&rings->lock);
 	if (begun)
 		serve(queue);
+	else
+		tear_down(queue);
 	return NULL;
 }
 
@@ -486,6 +514,8 @@ struct rings *rings_new(struct channel *channel)
 	if (!rings)
 		return NULL;
 	rings->channel = channel;
+	if (sched_getaffinity(0, sizeof(rings->allowed), &rings->allowed))
+		CPU_ZERO(&rings->allowed);
 	pthread_mutex_init(&rings->lock, NULL);
 	pthread_cond_init(&rings->changed, NULL);
 	if (!table_init(&rings->waiting))
@@ -543,7 +573,6 @@ static void fill(struct slot *slot, uint64_t unique, int error, const void *body
 
 bool rings_answer(struct rings *rings, uint64_t unique, int error, const void *body, size_t length)
 {
-	const uint64_t one = 1;
 	struct slot *slot;
 	struct queue *queue;
 
@@ -567,25 +596,21 @@ bool rings_answer(struct rings *rings, uint64_t unique, int error, const void *b
 	pthread_mutex_lock(&rings->lock);
 	slot->after = queue->answered_ones;
 	queue->answered_ones = slot;
+	count_event(queue->wake);
 	pthread_mutex_unlock(&rings->lock);
-	/* Fails only when the counter is full, and then its reader is awake anyway. */
-	if (write(queue->wake, &one, sizeof(one)) < 0)
-		return true;
 	return true;
 }
 
 void rings_end(struct rings *rings)
 {
-	const uint64_t one = 1;
 	unsigned i;
 
 	pthread_mutex_lock(&rings->lock);
 	rings->ended = true;
 	pthread_cond_broadcast(&rings->changed);
 	for (i = 0; i < rings->count; i++)
-		if (rings->queues[i].wake >= 0 &&
-		    write(rings->queues[i].wake, &one, sizeof(one)) < 0)
-			continue;
+		if (rings->queues[i].wake >= 0)
+			count_event(rings->queues[i].wake);
 	pthread_mutex_unlock(&rings->lock);
 }
 

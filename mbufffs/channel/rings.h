@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * FUSE over io_uring, as Linux 6.14 brought it: one ring for each processor, whose thread is woken
- * where its client waits, and takes the next request in the same call that answers the last.
+ * where its client waits.
  * FORGET, INTERRUPT and notifications go by the device all the same.
  */
 #ifndef MBUFFFS_CHANNEL_RINGS_H

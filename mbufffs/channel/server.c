@@ -449,6 +449,14 @@ static bool drain(struct channel *channel, int server, char *message)
 	}
 }
 
+/* Milliseconds until then, at least 1. */
+static int until(uint64_t then)
+{
+	const uint64_t now = now_ms();
+
+	return then > now ? (int)(then - now) : 1;
+}
+
 void *server_loop(void *argument)
 {
 	struct channel *channel = argument;
@@ -466,8 +474,10 @@ void *server_loop(void *argument)
 		/* Room can be missing elsewhere than in the socket, so do not wait for it alone. */
 		if (channel->stalled)
 			timeout = 50;
-		if (channel->interrupts || channel->unlooked)
+		if (channel->interrupts)
 			timeout = 10;
+		else if (channel->look_at)
+			timeout = until(channel->look_at);
 		if (channel->forgotten.batch.count)
 			timeout = (int)channel->set.forget_ms;
 		pthread_mutex_unlock(&channel->lock);
@@ -487,8 +497,7 @@ void *server_loop(void *argument)
 		pthread_mutex_lock(&channel->lock);
 		if (channel->stalled)
 			flush_requests(channel);
-		if (channel->unlooked)
-			mark_untold(channel);
+		mark_untold(channel);
 		if (channel->interrupts)
 			answer_interrupted(channel);
 		if (channel->forgotten.batch.count &&

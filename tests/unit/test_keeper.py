@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import time
@@ -16,6 +17,12 @@ from mbufffs.keeper import FAILURES_MAX, LIVED, Keeper, Settings
 class FakeChannel:
     def __init__(self) -> None:
         self.replies = 0
+        self.state = "serving"
+        self.error = 0
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def counters(self) -> dict[str, Any]:
         return {"replies": self.replies}
@@ -52,3 +59,14 @@ def test_a_server_that_answered_or_lived_for_a_while_is_no_failure(keeper: Keepe
     for _ in range(FAILURES_MAX - 1):
         a_server_ends(keeper)
     assert keeper.failed is None
+
+
+@pytest.mark.parametrize(("state", "error", "closed"), [
+    ("ended", 0, True), ("ended", errno.EOPNOTSUPP, False), ("serving", 0, False)])
+def test_the_kernel_is_waited_for_only_where_the_connection_ends(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, state: str, error: int, closed: bool
+) -> None:
+    monkeypatch.setattr("mbufffs.keeper.DYING", 0.05)
+    keeper._channel.state, keeper._channel.error = state, error  # type: ignore[misc]
+    keeper._wait_for_kernel()
+    assert keeper._channel.closed is closed  # type: ignore[attr-defined]

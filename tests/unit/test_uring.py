@@ -18,6 +18,7 @@ def switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "enable_uring"
     path.write_text("N\n")
     monkeypatch.setattr(uring, "SWITCH", path)
+    monkeypatch.setattr(uring, "LOCK", tmp_path / "lock")
     monkeypatch.setattr(uring, "PATIENCE", 0.05)
     return path
 
@@ -54,12 +55,25 @@ def test_two_mounts_do_not_turn_it_off_under_each_other(switch: Path) -> None:
 def test_one_that_waits_gets_it_when_the_other_is_done(
     switch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with switch.open() as other:
+    uring.LOCK.touch()
+    with uring.LOCK.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(other, fcntl.LOCK_UN))
         permission = Permission()
         assert permission.take()
     permission.give_back()
+
+
+def test_what_a_killed_mount_has_left_on_is_put_right_by_the_next(switch: Path) -> None:
+    killed = Permission()
+    assert killed.take()
+    os.close(vars(killed)["_lock"])
+    assert switch.read_text()[0] == "Y"
+    permission = Permission()
+    assert permission.take()
+    permission.give_back()
+    assert switch.read_text()[0] == "N"
+    assert uring.LOCK.read_bytes() == b""
 
 
 def test_an_older_kernel_or_one_that_lets_nobody_write_has_none(switch: Path) -> None:

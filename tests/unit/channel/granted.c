@@ -264,16 +264,22 @@ FACT(an_area_is_emptied_and_opened_without_the_server)
 	store_end(&rig);
 }
 
-FACT(an_area_that_cannot_be_registered_is_emptied_once_more_by_the_server)
+FACT(an_area_that_was_emptied_but_not_opened_is_asked_about_again)
 {
 	struct rig rig;
-	uint64_t node;
+	uint64_t node, unique;
 
 	store_begin(&rig);
 	node = store_area("a", 5000);
 	found(&rig, ROOT, "a");
 	store.refuses = true;
-	goes_to_the_server(&rig, FUSE_OPEN, kernel_asks_open(&rig, node, O_TRUNC));
+	unique = kernel_asks_open(&rig, node, O_TRUNC);
+	EQUAL(server_gets(&rig, FUSE_OPEN, NULL), unique);
+	/* Whatever the server says, the kernel must not believe the old size. */
+	kernel_gets(&rig, 0, NOTIFY_INVAL_INODE, NULL);
+	EQUAL(size_of("a"), 0);
+	server_answers(&rig, unique, -EIO, NULL, 0);
+	kernel_gets(&rig, unique, -EIO, NULL);
 	store_end(&rig);
 }
 

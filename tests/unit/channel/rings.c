@@ -21,8 +21,8 @@
 
 #include "store.h"
 
-#define CLIENTS 100	  /* more than two processors have slots */
-#define SLOTS_AT_LEAST 32 /* in use, when all these wait: those of one processor */
+#define CLIENTS 600	   /* more than two processors have slots */
+#define SLOTS_AT_LEAST 256 /* in use, when all these wait: those of one processor */
 #define ROUNDS 100
 
 /* As in module.c, which these programs do without. */
@@ -281,4 +281,58 @@ FACT(unmounting_by_force_lets_all_go_who_wait)
 		CHECK(error == ECONNABORTED || error == ENOTCONN);
 	}
 	unmounts();
+}
+
+static const struct init_request offers = { 7, 45, 128 << 10, INIT_EXTENDED,
+					    INIT2_PASSTHROUGH | INIT2_OVER_IO_URING };
+
+/* Played by a socket, which takes no such commands. */
+FACT(a_kernel_that_offers_rings_and_refuses_them_is_the_end_and_not_a_hang)
+{
+	struct channel_settings settings = rig_settings();
+	struct packet packet;
+	uint64_t unique;
+
+	settings.rings = true;
+	rig_open(&rig, &settings);
+	unique = kernel_asks(&rig, FUSE_INIT, 0, &offers, sizeof(offers));
+	server_attaches(&rig);
+	EQUAL(server_gets(&rig, FUSE_INIT, NULL), unique);
+	server_answers_init(&rig, unique, 0);
+	kernel_gets(&rig, unique, 0, &packet);
+	EQUAL(((const struct init_reply *)told_body(&packet))->flags2,
+	      INIT2_PASSTHROUGH | INIT2_OVER_IO_URING);
+	rig_wait(&rig, CHANNEL_ENDED);
+	CHECK(channel_error(rig.channel) > 0);
+	rig_close(&rig);
+}
+
+FACT(rings_are_asked_for_only_where_they_are_offered_by_a_kernel_that_has_been_tried)
+{
+	struct init_request in = offers;
+	int lacking;
+
+	for (lacking = 0; lacking < 4; lacking++) {
+		struct channel_settings settings = rig_settings();
+		struct packet packet;
+		uint64_t unique;
+
+		in = offers;
+		in.minor -= lacking == 0;
+		in.flags2 -= lacking == 1 ? INIT2_OVER_IO_URING : 0;
+		in.flags2 -= lacking == 2 ? INIT2_PASSTHROUGH : 0;
+		settings.rings = lacking != 3;
+		rig_open(&rig, &settings);
+		unique = kernel_asks(&rig, FUSE_INIT, 0, &in, sizeof(in));
+		server_attaches(&rig);
+		EQUAL(server_gets(&rig, FUSE_INIT, NULL), unique);
+		server_answers_init(&rig, unique, 0);
+		kernel_gets(&rig, unique, 0, &packet);
+		EQUAL(((const struct init_reply *)told_body(&packet))->flags2 & INIT2_OVER_IO_URING,
+		      0);
+		rig_wait_ready(&rig);
+		CHECK(!channel_rings(rig.channel));
+		EQUAL(channel_error(rig.channel), 0);
+		rig_close(&rig);
+	}
 }
