@@ -86,12 +86,12 @@ struct forgotten {
 };
 
 /*
- * Threads: the device thread reads the kernel's messages, and those of the rings do where there are
- * some; the server thread reads the servers' and keeps the time, the worker does jobs. One lock
- * guards everything below it; it is never held
- * over a call that may block: sends to the server are non-blocking, and writing a reply to the
- * device only wakes its waiter. Notifications may wait for locks that a client holds who waits for
- * the server, and closing a backing id may free gigabytes: these are jobs.
+ * Threads: the device thread reads the kernel's messages, and so do those of the rings where there
+ * are some; the server thread reads the servers' and keeps the time, the worker does jobs. One lock
+ * guards everything below it. It is never held over a call that may block, but for a look into
+ * /proc: sends to the server are non-blocking, and writing a reply to the device only wakes its
+ * waiter. Notifications may wait for locks that a client holds who waits for the server, and
+ * closing a backing id may free gigabytes: these are jobs.
  */
 struct channel {
 	struct channel_settings set;
