@@ -220,6 +220,9 @@ static bool map(struct queue *queue, const struct ring_parameters *parameters)
 	if (memory == MAP_FAILED)
 		return false;
 	queue->command_memory = memory;
+	/* A child would keep the ring, and with it the device, beyond this process's end. */
+	madvise(queue->ring_memory, queue->ring_size, MADV_DONTFORK);
+	madvise(queue->command_memory, queue->command_size, MADV_DONTFORK);
 	queue->commands = (void *)memory;
 	return true;
 }
@@ -264,10 +267,9 @@ static bool set_up(struct queue *queue)
 	queue->wait_flags = ENTER_GETEVENTS;
 	if (parameters.features & FEATURE_NO_IOWAIT)
 		queue->wait_flags |= ENTER_NO_IOWAIT;
-	queue->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	queue->message = malloc(sizeof(struct fuse_in_header) +
 				sizeof(queue->slots->message->operation) + rings_payload());
-	return queue->wake >= 0 && queue->message && map(queue, &parameters) && make_slots(queue);
+	return queue->message && map(queue, &parameters) && make_slots(queue);
 }
 
 static void tear_down(struct queue *queue)
@@ -420,7 +422,7 @@ static void take_back(struct queue *queue)
 }
 
 /* Where its clients are, if the keeper may run there at all. */
-static void bind(struct queue *queue)
+static void bind_to_processor(struct queue *queue)
 {
 	cpu_set_t own;
 
@@ -440,7 +442,7 @@ static void serve(struct queue *queue)
 	push_wake(queue);
 	/* First: all clients wait for the slots of all queues, and that processor may be taken. */
 	enter(queue, 0);
-	bind(queue);
+	bind_to_processor(queue);
 	while (!is_ended(queue->rings)) {
 		/* EBUSY and the like pass. */
 		if (enter(queue, 1))
@@ -520,16 +522,16 @@ struct rings *rings_new(struct channel *channel)
 	pthread_cond_init(&rings->changed, NULL);
 	if (!table_init(&rings->waiting))
 		rings->ended = true;
-	for (i = 0; i < count && !rings->ended; i++) {
+	for (i = 0; i < count && !is_ended(rings); i++) {
 		struct queue *queue = &rings->queues[i];
 
 		*queue = (struct queue){ .rings = rings,
 					 .lingering = { LINGER_US, KEPT_US, 0, 0 },
 					 .number = i,
 					 .ring = -1,
-					 .wake = -1 };
+					 .wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
 		rings->count++;
-		if (pthread_create(&queue->thread, NULL, queue_loop, queue))
+		if (queue->wake < 0 || pthread_create(&queue->thread, NULL, queue_loop, queue))
 			rings_end(rings);
 		else
 			queue->started = true;

@@ -68,7 +68,8 @@ struct channel_settings rig_settings(void)
 	};
 }
 
-static void rig_start(struct rig *rig, const struct channel_settings *given)
+static void rig_start(struct rig *rig, const struct channel_settings *given,
+		      void (*fails)(int number), int number)
 {
 	struct channel_settings settings = *given;
 
@@ -77,19 +78,28 @@ static void rig_start(struct rig *rig, const struct channel_settings *given)
 	settings.context = rig;
 	rig->channel = channel_new(&settings);
 	CHECK(rig->channel);
+	if (fails)
+		fails(number);
 	EQUAL(channel_start(rig->channel), 0);
 }
 
-void rig_open(struct rig *rig, const struct channel_settings *changed)
+void rig_open_failing(struct rig *rig, const struct channel_settings *settings,
+		      void (*fails)(int number), int number)
 {
-	const struct channel_settings settings = changed ? *changed : rig_settings();
 	int pair[2];
 
 	*rig = (struct rig){ .server = -1, .descriptors = count_descriptors() };
 	EQUAL(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
 	rig->kernel = pair[0];
 	rig->device = pair[1];
-	rig_start(rig, &settings);
+	rig_start(rig, settings, fails, number);
+}
+
+void rig_open(struct rig *rig, const struct channel_settings *changed)
+{
+	const struct channel_settings settings = changed ? *changed : rig_settings();
+
+	rig_open_failing(rig, &settings, NULL, 0);
 }
 
 void rig_open_mounted(struct rig *rig, const struct channel_settings *settings, int device)
@@ -98,7 +108,7 @@ void rig_open_mounted(struct rig *rig, const struct channel_settings *settings, 
 	*rig = (struct rig){
 		.server = -1, .kernel = -1, .device = device, .descriptors = count_descriptors() - 1
 	};
-	rig_start(rig, settings);
+	rig_start(rig, settings, NULL, 0);
 }
 
 void rig_serve(struct rig *rig)

@@ -96,6 +96,9 @@ struct rig {
 
 struct channel_settings rig_settings(void);
 void rig_open(struct rig *rig, const struct channel_settings *settings); /* NULL: rig_settings() */
+/* With that failure, by its number, when the channel starts. */
+void rig_open_failing(struct rig *rig, const struct channel_settings *settings,
+		      void (*fails)(int number), int number);
 /* On a descriptor of /dev/fuse, which the rig closes: the kernel plays itself. */
 void rig_open_mounted(struct rig *rig, const struct channel_settings *settings, int device);
 void rig_serve(struct rig *rig); /* attach a server, and INIT with all that a kernel offers */

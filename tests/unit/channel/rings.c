@@ -146,13 +146,16 @@ static void works(int number)
 
 FACT(what_the_channel_answers_comes_and_goes_by_rings)
 {
-	static const uint64_t limit = LIMIT;
+	static const uint64_t limit = LIMIT, nobody = 4711;
 	pid_t clients[4];
 	struct channel_counters count;
 	int i;
 
 	mounts(GRACE);
 	server_notifies(&rig, PRIVATE_GRANT, &limit, sizeof(limit));
+	/* What answers this has taken the grant. */
+	server_notifies(&rig, PRIVATE_ASK, &nobody, sizeof(nobody));
+	server_hears(&rig, nobody, FORGET_DONE);
 	for (i = 0; i < 4; i++)
 		clients[i] = begins(works, i);
 	for (i = 0; i < 4; i++)
@@ -335,4 +338,40 @@ FACT(rings_are_asked_for_only_where_they_are_offered_by_a_kernel_that_has_been_t
 		EQUAL(channel_error(rig.channel), 0);
 		rig_close(&rig);
 	}
+}
+
+static bool has_rings_where(void (*fails)(int number), int number)
+{
+	struct channel_settings settings = rig_settings();
+	struct packet packet;
+	uint64_t unique;
+
+	settings.rings = true;
+	rig_open_failing(&rig, &settings, fails, number);
+	unique = kernel_asks(&rig, FUSE_INIT, 0, &offers, sizeof(offers));
+	server_attaches(&rig);
+	EQUAL(server_gets(&rig, FUSE_INIT, NULL), unique);
+	server_answers_init(&rig, unique, 0);
+	kernel_gets(&rig, unique, 0, &packet);
+	fails(0);
+	if (((const struct init_reply *)told_body(&packet))->flags2 & INIT2_OVER_IO_URING) {
+		rig_wait(&rig, CHANNEL_ENDED);
+		rig_close(&rig);
+		return true;
+	}
+	rig_settle(&rig);
+	rig_close(&rig);
+	return false;
+}
+
+FACT(rings_that_cannot_be_had_leave_nothing_and_the_device_serves)
+{
+	int number;
+
+	/* A thread for each processor, before the three that every channel has. */
+	CHECK(!has_rings_where(thread_fails, 1));
+	/* What they live on, before the first request. */
+	for (number = 1; number <= 3; number++)
+		CHECK(!has_rings_where(allocation_fails, number));
+	CHECK(has_rings_where(thread_fails, 0));
 }
