@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 
 from mbufffs import mounts
@@ -19,6 +20,7 @@ from mbufffs.backends.registry import DEVICE, Registry
 from mbufffs.backends.shmem import prepare_store
 from mbufffs.state import State
 
+DYING = 2.0  # seconds
 DIRECTORIES_LIMIT = 256 << 20  # bytes: a tmpfs charges a page and less for a directory
 
 
@@ -74,8 +76,21 @@ def discard(state: State, *, areas: bool = True) -> None:
         while (mount := mounts.mount_at(store)) is not None:
             if mount.fstype != "tmpfs":
                 raise OSError(errno.EBUSY, f"has a {mount.fstype} mounted on it, not ours", store)
-            mounts.unmount(store)
+            _unmount(store)
     shutil.rmtree(state.directory)
+
+
+def _unmount(store: str) -> None:
+    """The kernel may have files of a keeper that was killed for a moment more, by its rings."""
+    end = time.monotonic() + DYING
+    while True:
+        try:
+            mounts.unmount(store)
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
 
 
 def _discard_areas() -> None:
