@@ -27,6 +27,19 @@ def runtime_directory() -> Path:
     return Path(f"/dev/shm/mbufffs-{os.geteuid()}")
 
 
+def locked(fd: int, patience: float) -> bool:
+    """flock(2) for this descriptor alone; False when others have it for so many seconds."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+        time.sleep(0.02)
+
+
 def escaped(mountpoint: str) -> str:
     """A mount point as one file name: /mnt/mbuff is mnt-mbuff, and a "-" of its own is \\x2d."""
     return mountpoint.strip("/").replace("-", "\\x2d").replace("/", "-") or "-"
@@ -75,18 +88,11 @@ class State:
         it waits a moment.
         """
         fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        end = time.monotonic() + DYING
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return fd
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    os.close(fd)
-                    raise StoreInUse(
-                        f"the store of {self.mountpoint} is in use by another keeper; "
-                        f"end it with: mbufffs umount {self.mountpoint}") from None
-            time.sleep(0.02)
+        if locked(fd, DYING):
+            return fd
+        os.close(fd)
+        raise StoreInUse(f"the store of {self.mountpoint} is in use by another keeper; "
+                         f"end it with: mbufffs umount {self.mountpoint}")
 
 
 def state_of(mountpoint: str, store: str | None = None) -> State:

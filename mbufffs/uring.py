@@ -8,10 +8,10 @@ mount turns it on for the moment of its own beginning, and leaves the machine as
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import time
 from pathlib import Path
+
+from mbufffs.state import locked
 
 SWITCH = Path("/sys/module/fuse/parameters/enable_uring")
 LOCK = Path("/run/mbufffs.io_uring")
@@ -33,7 +33,7 @@ class Permission:
             # switch on that was off: also after a keeper that was killed meanwhile.
             lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                if not _locked(lock):
+                if not locked(lock, PATIENCE):
                     return False
                 if SWITCH.read_bytes()[:1] == b"Y" and not os.pread(lock, 1, 0):
                     return True
@@ -65,15 +65,3 @@ def _write(value: bytes) -> None:
         os.write(fd, value)
     finally:
         os.close(fd)
-
-
-def _locked(lock: int) -> bool:
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.01)
